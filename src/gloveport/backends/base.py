@@ -1,0 +1,192 @@
+"""The backend interface: eight required verbs, and a few more by capability."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from gloveport.errors import (
+    GloveportError,
+    InvalidRequest,
+    LimitExceeded,
+    NotFound,
+    PermissionDenied,
+    Unsupported,
+)
+from gloveport.model import (
+    Capability,
+    Change,
+    Chunk,
+    ExecRequest,
+    Exit,
+    Plan,
+    Probe,
+    Ref,
+    SandboxStatus,
+    TerminalSize,
+)
+
+__all__ = ["Backend", "BackendBase", "ChangeSet", "Process", "builtin_error"]
+
+
+class Process(Protocol):
+    """The live handle of one exec.
+
+    Iterating yields the output in order, as it arrives; a process whose output nobody takes blocks once its credit
+    is used up. Leaving the handle's scope without `wait` is allowed: the process lives on until the sandbox ends.
+    """
+
+    @property
+    def pid(self) -> int:
+        """The process's number inside the guest."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[Chunk]:
+        """Output until the process ends."""
+        ...
+
+    async def send(self, data: bytes) -> None:
+        """Write to standard input; waits while the process does not read. `Conflict` when it is closed."""
+        ...
+
+    async def close_stdin(self) -> None:
+        """End standard input; idempotent."""
+        ...
+
+    async def signal(self, signum: int, *, tree: bool = True) -> None:
+        """Signal the process and, with `tree`, all its descendants. A process that ended is left alone."""
+        ...
+
+    async def resize(self, size: TerminalSize) -> None:
+        """Change the size of its terminal."""
+        ...
+
+    async def wait(self) -> Exit:
+        """Wait for the end. Output not taken by then is dropped.
+
+        When its wall time runs out, or when the waiter is cancelled, the whole process tree is killed first: shielded,
+        and bounded to a few seconds.
+        """
+        ...
+
+
+class Backend(Protocol):
+    """Makes sandboxes with one technology. Used as an async context manager: leaving it deletes nothing by itself
+    but frees what the backend holds in this process, which ends the sandboxes it holds alive.
+    """
+
+    name: str
+
+    def probe(self) -> Probe:
+        """Whether this can work here and now. Never raises, changes nothing, takes under a second."""
+        ...
+
+    async def create(self, plan: Plan) -> Ref:
+        """Apply every operation of the plan or none.
+
+        What cannot be enforced raises `Unsupported` before anything is made. Failure and cancellation leave nothing.
+        """
+        ...
+
+    async def status(self, ref: Ref) -> SandboxStatus:
+        """What is observed. `NotFound` for a sandbox this backend does not know."""
+        ...
+
+    async def refs(self) -> Sequence[Ref]:
+        """Every sandbox of this installation that is still alive on this host."""
+        ...
+
+    async def exec(self, ref: Ref, request: ExecRequest) -> Process:
+        """Start `argv`; return once it is started. Never retries. A program that cannot be started ends with
+        code 127 (not found) or 126 (not executable) and a line on stderr, as in a shell.
+        """
+        ...
+
+    async def read(self, ref: Ref, path: str, *, offset: int = 0, length: int | None = None) -> bytes:
+        """Bytes of a regular file, resolved in the guest's view. `NotFound`, `InvalidRequest` (not a file),
+        `PermissionDenied`, or `LimitExceeded` beyond 64 MiB.
+        """
+        ...
+
+    async def write(self, ref: Ref, path: str, data: bytes, *, mode: int | None = None) -> None:
+        """Replace a file atomically, making missing directories. `mode` `None` keeps the old file's."""
+        ...
+
+    async def delete(self, ref: Ref) -> None:
+        """Kill everything, free everything. Idempotent, bounded, safe under cancellation."""
+        ...
+
+    async def pause(self, ref: Ref) -> None:
+        """Freeze every process."""
+        ...
+
+    async def resume(self, ref: Ref) -> None:
+        """Thaw a paused sandbox."""
+        ...
+
+    async def changes(self, ref: Ref) -> ChangeSet:
+        """What differs in the workspace from its first state. (Capability `changes`.)"""
+        ...
+
+
+class ChangeSet(Protocol):
+    """The workspace's changes, with the bytes on both sides. Reads the host's own copy: no guest code runs."""
+
+    changes: Sequence[Change]
+
+    def before(self, change: Change) -> bytes:
+        """A file's first content, or a symbolic link's target."""
+        ...
+
+    def after(self, change: Change) -> bytes:
+        """A file's content, or a symbolic link's target."""
+        ...
+
+
+class BackendBase(AbstractAsyncContextManager["BackendBase"]):
+    """Defaults of the verbs that come by capability."""
+
+    name = ""
+
+    async def pause(self, ref: Ref) -> None:
+        """Refuse: no such capability."""
+        raise self._lacks(Capability.PAUSE)
+
+    async def resume(self, ref: Ref) -> None:
+        """Refuse: no such capability."""
+        raise self._lacks(Capability.PAUSE)
+
+    async def changes(self, ref: Ref) -> ChangeSet:
+        """Refuse: no such capability."""
+        raise self._lacks(Capability.CHANGES)
+
+    def _lacks(self, capability: Capability) -> Unsupported:
+        return Unsupported(
+            f"the {self.name} backend cannot {capability}",
+            hint="see what each backend can do with: gloveport doctor",
+            capability=str(capability),
+        )
+
+
+_FAILURE = re.compile(rb"(\d{1,9}) ")
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def builtin_error(path: str, stderr: bytes) -> GloveportError:
+    """What a failed builtin of guestd means; its own words are not repeated, only the number they start with."""
+    said = _FAILURE.match(stderr)
+    number = int(said[1]) if said else 0
+    reason = os.strerror(number) if number else "the operation was cut short"
+    if number in _NOT_THERE:
+        return NotFound(f"{path}: {reason}", hint="list the directory to see what is there", path=path)
+    if number in _FORBIDDEN:
+        return PermissionDenied(f"{path}: {reason}", hint="the guest's user may not do this", path=path)
+    if number in _FULL:
+        return LimitExceeded(f"{path}: {reason}", hint="remove files, or raise the disk limit", limit="disk_bytes")
+    return InvalidRequest(f"{path}: {reason}", hint="only regular files can be read and written", path=path)

@@ -1,0 +1,144 @@
+"""Reads below a directory that a guest may be rewriting at this moment: no link is followed, no directory trusted."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gloveport.errors import Conflict, GloveportError, InvalidRequest, LimitExceeded, PermissionDenied
+from gloveport.model import MIB, FileType
+
+__all__ = ["FILE_BYTES", "GONE", "Beneath", "file_type", "same_content"]
+
+FILE_BYTES = 512 * MIB
+"""The largest file that is read whole."""
+
+GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""What an open raises when the guest was faster. (A link in the place of a directory is `NotADirectoryError`.)"""
+
+_CHUNK = 1 * MIB
+_THROUGH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Without O_NONBLOCK the open of a FIFO would wait for a writer that never comes.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+_TYPES = {
+    stat.S_IFREG: FileType.FILE,
+    stat.S_IFDIR: FileType.DIRECTORY,
+    stat.S_IFLNK: FileType.SYMLINK,
+    stat.S_IFIFO: FileType.FIFO,
+    stat.S_IFSOCK: FileType.SOCKET,
+}
+
+
+def file_type(mode: int) -> FileType:
+    """The type in an `st_mode`."""
+    return _TYPES.get(stat.S_IFMT(mode), FileType.DEVICE)
+
+
+class Beneath:
+    """A directory tree, read one component at a time from its root.
+
+    `root` belongs to the platform or the user; everything below may be hostile. Paths are relative, `/` between names,
+    empty for the root itself; bytes that are not UTF-8 are surrogate escapes.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @contextmanager
+    def directory(self, path: str) -> Iterator[int]:
+        """A descriptor of a directory; raises one of `GONE` or `PermissionError`."""
+        descriptor = self._open(path, _DIRECTORY)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def read(self, path: str) -> bytes:
+        """A regular file's bytes. `LimitExceeded` beyond `FILE_BYTES`, `Conflict` when it is no regular file any more."""
+        try:
+            descriptor = self._open(path, _FILE)
+            try:
+                return _read(descriptor, path)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise _refusal(path, error) from error
+
+    def target(self, path: str) -> bytes:
+        """What a symbolic link says. `Conflict` when it is no link any more."""
+        above, _, name = path.rpartition("/")
+        try:
+            with self.directory(above) as parent:
+                return os.fsencode(os.readlink(name, dir_fd=parent))
+        except OSError as error:
+            raise _refusal(path, error) from error
+
+    def _open(self, path: str, flags: int) -> int:
+        names = path.split("/") if path else []
+        if any(name in ("", ".", "..") for name in names):
+            raise InvalidRequest(f"not a path below the workspace: {path!r}", hint="take the path from the list of changes")
+        held = os.open(self._root, _DIRECTORY & ~os.O_NOFOLLOW)
+        for position, name in enumerate(names):
+            try:
+                following = os.open(name, flags if position == len(names) - 1 else _THROUGH, dir_fd=held)
+            except OSError as error:
+                if error.errno in _REPLACED:
+                    raise NotADirectoryError(error.errno, error.strerror, path) from error
+                raise
+            finally:
+                os.close(held)
+            held = following
+        return held
+
+
+def same_content(one: int, other: int, name: str) -> bool:
+    """Whether the regular files called `name` in two open directories hold the same bytes."""
+    first = os.open(name, _FILE, dir_fd=one)
+    try:
+        second = os.open(name, _FILE, dir_fd=other)
+        try:
+            while True:
+                left, right = os.read(first, _CHUNK), os.read(second, _CHUNK)
+                if left != right:
+                    return False
+                if not left:
+                    return True
+        finally:
+            os.close(second)
+    finally:
+        os.close(first)
+
+
+def _read(descriptor: int, path: str) -> bytes:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise FileNotFoundError(path)
+    parts: list[bytes] = []
+    size = 0
+    while part := os.read(descriptor, _CHUNK):
+        size += len(part)
+        if size > FILE_BYTES:
+            raise LimitExceeded(
+                f"{path!r} is larger than {FILE_BYTES // MIB} MiB",
+                hint="leave it out: remove it in the sandbox, or list it in .gitignore",
+                limit="file_bytes",
+                path=path,
+            )
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _refusal(path: str, error: OSError) -> GloveportError:
+    if isinstance(error, PermissionError):
+        return PermissionDenied(
+            f"{path!r} cannot be read from the host", hint="make it readable in the sandbox: chmod u+r", path=path
+        )
+    return Conflict(
+        f"{path!r} changed while it was read",
+        hint="let the sandbox's processes end, or pause it, and try again",
+        path=path,
+    )

@@ -1,0 +1,153 @@
+"""Limits kept by the kernel: one control group a sandbox, version 1 or 2, where this user may make one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from gloveport.model import Limits
+
+__all__ = ["Cgroups", "SandboxCgroup", "find_cgroups"]
+
+_PARENT = "gloveport"
+_CONTROLLERS = ("memory", "pids", "cpu")
+_PERIOD_MICROSECONDS = 100_000
+_OWN_PROCESSES = 3
+"""bubblewrap (twice, while it starts) and guestd."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxCgroup:
+    """The groups of one sandbox: one directory a controller (version 1) or one in all (version 2)."""
+
+    directories: tuple[Path, ...]
+
+    def remove(self) -> None:
+        """Remove the groups; they must be empty of processes. Missing ones are fine."""
+        for directory in self.directories:
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+
+    def oom_kills(self) -> int:
+        """How often the kernel killed for memory here."""
+        for directory in self.directories:
+            for name in ("memory.events", "memory.oom_control"):
+                with contextlib.suppress(OSError, ValueError):
+                    for line in (directory / name).read_text("ascii").splitlines():
+                        key, _, value = line.partition(" ")
+                        if key == "oom_kill":
+                            return int(value)
+        return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cgroups:
+    """Where groups can be made, by controller. Empty where this user may not."""
+
+    version: int
+    roots: dict[str, Path]
+
+    def has(self, controller: str) -> bool:
+        """Whether `memory`, `pids` or `cpu` can be limited."""
+        return controller in self.roots
+
+    def sweep(self, alive: frozenset[str]) -> None:
+        """Remove the empty groups of sandboxes that are no more."""
+        for root in self.roots.values():
+            for directory in root.iterdir():
+                if directory.is_dir() and directory.name not in alive:
+                    with contextlib.suppress(OSError):
+                        directory.rmdir()
+
+    def make(self, sandbox: str, limits: Limits) -> SandboxCgroup | None:
+        """Make and fill the groups of one sandbox; `None` where there are no controllers."""
+        if not self.roots:
+            return None
+        directories = tuple(dict.fromkeys(root / sandbox for root in self.roots.values()))
+        group = SandboxCgroup(directories=directories)
+        try:
+            for directory in directories:
+                directory.mkdir()
+            for controller, root in self.roots.items():
+                for name, value in _settings(self.version, controller, limits):
+                    path = root / sandbox / name
+                    if path.exists():
+                        path.write_text(value, "ascii")
+        except OSError:
+            group.remove()
+            raise
+        return group
+
+
+def _settings(version: int, controller: str, limits: Limits) -> list[tuple[str, str]]:
+    memory = str(limits.memory_bytes)
+    if controller == "memory":
+        if version == 1:
+            # Without the second line the kernel would add as much swap again.
+            return [("memory.limit_in_bytes", memory), ("memory.memsw.limit_in_bytes", memory)]
+        return [("memory.max", memory), ("memory.swap.max", "0"), ("memory.oom.group", "0")]
+    if controller == "pids":
+        return [("pids.max", str(limits.processes + _OWN_PROCESSES))]
+    if limits.cpus is None:
+        return []
+    quota = int(limits.cpus * _PERIOD_MICROSECONDS)
+    if version == 1:
+        return [("cpu.cfs_period_us", str(_PERIOD_MICROSECONDS)), ("cpu.cfs_quota_us", str(quota))]
+    return [("cpu.max", f"{quota} {_PERIOD_MICROSECONDS}")]
+
+
+def find_cgroups(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> Cgroups:
+    """Look for controllers this user may use: root's own, or a delegated subtree. Makes nothing but the shared parent."""
+    try:
+        lines = membership.read_text("ascii").splitlines()
+    except OSError:
+        return Cgroups(version=2, roots={})
+    own: dict[str, str] = {}
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(",") if controllers else [""]:
+            own[controller] = path
+    first = _version_one(root, own)
+    if first:
+        return Cgroups(version=1, roots=first)
+    return Cgroups(version=2, roots=_version_two(root, own.get("", "/")))
+
+
+def _version_one(root: Path, own: dict[str, str]) -> dict[str, Path]:
+    roots = {}
+    for controller in _CONTROLLERS:
+        if controller not in own or not (root / controller).is_dir():
+            continue
+        parent = root / controller / own[controller].lstrip("/") / _PARENT
+        if _usable(parent):
+            roots[controller] = parent
+    return roots
+
+
+def _version_two(root: Path, own: str) -> dict[str, Path]:
+    # Root makes its groups at the top; anybody else below their own, if a service manager delegated it.
+    base = root if os.geteuid() == 0 else root / own.lstrip("/")
+    try:
+        offered = set((base / "cgroup.controllers").read_text("ascii").split())
+    except OSError:
+        return {}
+    wanted = [controller for controller in _CONTROLLERS if controller in offered]
+    parent = base / _PARENT
+    if not wanted or not _usable(parent):
+        return {}
+    for directory in (base, parent):
+        for controller in wanted:
+            with contextlib.suppress(OSError):
+                (directory / "cgroup.subtree_control").write_text(f"+{controller}", "ascii")
+    enabled = set((parent / "cgroup.subtree_control").read_text("ascii").split())
+    return {controller: parent for controller in wanted if controller in enabled}
+
+
+def _usable(parent: Path) -> bool:
+    try:
+        parent.mkdir(exist_ok=True)
+    except OSError:
+        return False
+    return os.access(parent, os.W_OK)

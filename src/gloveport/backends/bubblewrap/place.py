@@ -1,0 +1,146 @@
+"""One sandbox's directory on the host: made, found again, and swept when its owner died."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from gloveport.store import DirectoryLock, make_private, remove_tree, try_claim
+
+__all__ = ["FIRST_UID", "HostUser", "Place", "Record", "find_places", "make_place", "sweep"]
+
+FIRST_UID = 1_879_048_192
+"""Root's sandboxes run as a uid of their own from here on: above every range that systemd, containers and
+directory services hand out, below 2^31."""
+_UID_BITS = 27
+
+
+@dataclass(frozen=True, slots=True)
+class HostUser:
+    """Whom a sandbox's processes are on the host; never uid 0."""
+
+    uid: int
+    gid: int
+
+    @classmethod
+    def choose(cls) -> HostUser:
+        """The caller, or for root a uid that nothing else has."""
+        if os.geteuid() != 0:
+            return cls(os.geteuid(), os.getegid())
+        number = FIRST_UID + secrets.randbits(_UID_BITS)
+        return cls(number, number)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What another process may want to know of a sandbox (`record.json`)."""
+
+    id: str
+    created_at: float
+    plan_digest: str
+    image: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """The directory of one sandbox and the lock that says who owns it."""
+
+    path: Path
+    user: HostUser
+    lock: DirectoryLock
+
+    @property
+    def upper(self) -> Path:
+        """What the guest wrote in the workspace."""
+        return self.path / "guest" / "upper"
+
+    @property
+    def work(self) -> Path:
+        """The overlay's own scratch."""
+        return self.path / "guest" / "work"
+
+    @property
+    def empty(self) -> Path:
+        """The lower directory of an empty workspace."""
+        return self.path / "guest" / "empty"
+
+    @property
+    def copy(self) -> Path:
+        """A copy of the source, where an overlay cannot show it."""
+        return self.path / "guest" / "copy"
+
+    @property
+    def stage(self) -> Path:
+        """Where the launcher mounts what the sandbox's user could not reach."""
+        return self.path / "guest" / "stage"
+
+    def record(self, record: Record) -> None:
+        """Write `record.json`."""
+        (self.path / "record.json").write_text(json.dumps(asdict(record)), "utf-8")
+
+    def discard(self) -> None:
+        """Move the directory out of sight at once; `remove_tree` of the result may take its time."""
+        trash = self.path.parent.parent / "trash"
+        make_private(trash)
+        try:
+            self.path.rename(trash / f"{self.path.name}-{secrets.token_hex(4)}")
+        except FileNotFoundError:
+            pass
+        finally:
+            self.lock.release()
+
+
+def make_place(state: Path, sandbox: str) -> Place:
+    """Make the directories of a new sandbox, locked by this process."""
+    user = HostUser.choose()
+    root = make_private(state / "sandboxes", mode=0o711)
+    path = root / sandbox
+    path.mkdir(mode=0o711)
+    path.chmod(0o711)
+    lock = try_claim(path)
+    if lock is None:
+        raise AssertionError("a new directory cannot be locked")
+    place = Place(path=path, user=user, lock=lock)
+    guest = path / "guest"
+    for directory in (guest, place.upper, place.work, place.empty, place.copy, place.stage):
+        directory.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            os.chown(directory, user.uid, user.gid)
+    return place
+
+
+def find_places(state: Path) -> Iterator[tuple[str, Record | None]]:
+    """Every sandbox directory of this installation, with what its owner wrote down."""
+    root = state / "sandboxes"
+    if not root.is_dir():
+        return
+    for path in sorted(root.iterdir()):
+        try:
+            yield path.name, Record(**json.loads((path / "record.json").read_text("utf-8")))
+        except (OSError, ValueError, TypeError):
+            yield path.name, None
+
+
+def sweep(state: Path) -> list[str]:
+    """Remove what owners that died left behind; the ids found. Safe beside living owners."""
+    swept = []
+    root = state / "sandboxes"
+    if root.is_dir():
+        for path in sorted(root.iterdir()):
+            try:
+                lock = try_claim(path)
+            except FileNotFoundError:
+                continue
+            if lock is not None:
+                Place(path=path, user=HostUser(0, 0), lock=lock).discard()
+                swept.append(path.name)
+    trash = state / "trash"
+    if trash.is_dir():
+        for path in trash.iterdir():
+            remove_tree(path)
+    return swept

@@ -1,0 +1,99 @@
+"""From a plan to bubblewrap's arguments: a pure function, so that tests can compare whole command lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from gloveport.model import Assembled, Bind, DevMount, Link, MountOperation, Overlay, Plan, ProcMount, Tmpfs
+
+__all__ = ["GUESTD", "Places", "render"]
+
+GUESTD = "/run/gloveport/guestd"
+"""Where guestd is in the guest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where this host has what the plan names."""
+
+    bwrap: str
+    guestd: str
+    assembled: Mapping[str, str]
+    """`Assembled.target` → the host directory made for it."""
+    upper: str
+    work: str
+    lower: str
+    """The overlay's lower directory (an empty one for an empty workspace)."""
+    copied: bool = False
+    """The workspace is `upper` itself, a copy: this host cannot mount an overlay."""
+    staged: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Host path of the plan → where it is reachable for the sandbox's user."""
+    control_fd: int
+    seccomp_fd: int
+    info_fd: int
+    guestd_memory: int
+    """Bytes that guestd watches for; 0 where a cgroup does."""
+
+
+def render(plan: Plan, places: Places) -> list[str]:
+    """The whole command line: bubblewrap, the mounts in the plan's order, guestd."""
+    argv = [
+        places.bwrap,
+        "--unshare-user",
+        "--unshare-ipc",
+        "--unshare-pid",
+        "--unshare-net",
+        "--unshare-uts",
+        "--unshare-cgroup-try",
+        *("--uid", str(plan.uid), "--gid", str(plan.gid)),
+        *("--hostname", plan.hostname),
+        "--clearenv",
+        *("--cap-drop", "ALL"),
+        "--new-session",
+        "--as-pid-1",
+        *("--info-fd", str(places.info_fd)),
+    ]
+    for mount in plan.mounts:
+        argv += _mount(mount, places)
+    argv += ["--ro-bind", places.guestd, GUESTD, "--remount-ro", "/", "--chdir", "/"]
+    argv += ["--seccomp", str(places.seccomp_fd), "--", GUESTD, *_guestd(plan, places)]
+    return argv
+
+
+def _mount(mount: MountOperation, places: Places) -> list[str]:
+    match mount:
+        case Bind(source, target):
+            return ["--ro-bind", places.staged.get(source, source), target]
+        case Tmpfs(target, size, mode):
+            return ["--perms", f"{mode:o}", "--size", str(size), "--tmpfs", target]
+        case Link(target, path):
+            return ["--symlink", target, path]
+        case Assembled(target):
+            return ["--ro-bind", places.assembled[target], target]
+        case Overlay(_, target) if places.copied:
+            return ["--bind", places.upper, target]
+        case Overlay(_, target):
+            return ["--overlay-src", places.lower, "--overlay", places.upper, places.work, target]
+        case ProcMount(target):
+            return ["--proc", target]
+        case DevMount(target):
+            return ["--dev", target]
+
+
+# A process's private writable memory may be reserved without being used (thread stacks, allocator arenas), so the hard
+# limit of one process is a backstop above the watched limit of the sandbox.
+_DATA_FACTOR = 4
+
+
+def _guestd(plan: Plan, places: Places) -> list[str]:
+    limits = plan.limits
+    return [
+        *("-f", str(places.control_fd)),
+        *("-m", str(places.guestd_memory)),
+        *("-p", str(limits.processes)),
+        *("-n", str(limits.open_files)),
+        *("-s", str(limits.disk_bytes)),
+        *("-d", str(limits.memory_bytes * _DATA_FACTOR)),
+    ]

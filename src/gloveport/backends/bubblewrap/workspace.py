@@ -1,0 +1,107 @@
+"""How the workspace's first content reaches the sandbox: shown under an overlay, or copied."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+import anyio
+import anyio.to_thread
+
+from gloveport.backends.bubblewrap.launcher import Stage
+from gloveport.backends.bubblewrap.lower import copy_tree, inspect_lower
+from gloveport.backends.bubblewrap.place import Place
+from gloveport.model import Bind, Overlay, Plan
+
+__all__ = ["Workspace", "prepare_workspace", "stages_for"]
+
+_ALWAYS_REACHABLE = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """What is under the workspace."""
+
+    lower: str
+    """The overlay's lower directory, as bubblewrap finds it."""
+    original: Path
+    """The same content as this process finds it."""
+    source: str
+    """The directory of the plan; empty for an empty workspace."""
+    copied: bool = False
+    """Without an overlay: the upper directory itself is a copy."""
+    staged: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    owner: tuple[int, int] | None = None
+    """Who owns the source on the host, where the launcher must show it as the sandbox's user's."""
+
+
+async def prepare_workspace(plan: Plan, place: Place) -> Workspace:
+    """Decide between showing and copying, and copy where needed.
+
+    A tree whose files all belong to one user is shown (to root's sandboxes with that user mapped to the sandbox's);
+    a tree of several owners is copied, because an overlay would show the others' files as nobody's.
+    """
+    overlay = next(mount for mount in plan.mounts if isinstance(mount, Overlay))
+    staged = _stage_targets(plan, place)
+    if overlay.lower is None:
+        return Workspace(lower=str(place.empty), original=place.empty, source="", staged=staged)
+    source = Path(overlay.lower)
+    facts = await anyio.to_thread.run_sync(inspect_lower, source)
+    root = os.geteuid() == 0
+    if facts.uniform and (root or facts.uid == os.geteuid()):
+        if not root:
+            return Workspace(lower=str(source), original=source, source=str(source), staged=staged)
+        target = place.stage / "workspace"
+        target.mkdir()
+        return Workspace(
+            lower=str(target),
+            original=source,
+            source=str(source),
+            staged=staged,
+            owner=(facts.uid, facts.gid),
+        )
+    await _copy(source, place)
+    return Workspace(lower=str(place.copy), original=place.copy, source=str(source), staged=staged)
+
+
+def stages_for(workspace: Workspace) -> list[Stage]:
+    """What the launcher shows before it drops root."""
+    stages = [Stage(source, target) for source, target in workspace.staged.items()]
+    if workspace.owner is not None:
+        stages.append(Stage(workspace.source, workspace.lower, workspace.owner))
+    return stages
+
+
+def _stage_targets(plan: Plan, place: Place) -> dict[str, str]:
+    """Root only: host paths that the sandbox's user might not reach by itself → mount points for them."""
+    if os.geteuid() != 0:
+        return {}
+    staged: dict[str, str] = {}
+    for mount in plan.mounts:
+        if not isinstance(mount, Bind) or mount.source in staged or mount.source.startswith(_ALWAYS_REACHABLE):
+            continue
+        target = place.stage / str(len(staged))
+        if Path(mount.source).is_dir():
+            target.mkdir()
+        else:
+            target.touch()
+        staged[mount.source] = str(target)
+    return staged
+
+
+async def _copy(source: Path, place: Place) -> None:
+    stop = threading.Event()
+    owner = (place.user.uid, place.user.gid) if os.geteuid() == 0 else None
+
+    def work() -> None:
+        copy_tree(source, place.copy, owner=owner, should_stop=stop.is_set)
+
+    try:
+        await anyio.to_thread.run_sync(work, abandon_on_cancel=False)
+    except anyio.get_cancelled_exc_class():
+        stop.set()
+        raise

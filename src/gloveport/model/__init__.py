@@ -1,0 +1,72 @@
+"""The vocabulary: frozen standard-library dataclasses that every layer shares."""
+
+from gloveport.model.event import AUDITED, Event, EventKind
+from gloveport.model.files import Change, ChangeKind, FileStat, FileType, Grep, Match, WatchEvent
+from gloveport.model.ids import new_id, new_trace, resolve_id
+from gloveport.model.plan import (
+    Assembled,
+    Bind,
+    DevMount,
+    Link,
+    MountOperation,
+    Overlay,
+    Plan,
+    ProcMount,
+    Tmpfs,
+)
+from gloveport.model.probe import Capability, Enforcement, Finding, Isolation, Probe
+from gloveport.model.process import Chunk, ExecRequest, ExecResult, Exit, OutputStream, TerminalSize
+from gloveport.model.run import EndReason, RunState, RunSummary, Task, Usage
+from gloveport.model.spec import GIB, KIB, MIB, WORKSPACE, Limits, Source, Spec
+from gloveport.model.status import Ref, SandboxState, SandboxStatus
+
+__all__ = [
+    "AUDITED",
+    "GIB",
+    "KIB",
+    "MIB",
+    "WORKSPACE",
+    "Assembled",
+    "Bind",
+    "Capability",
+    "Change",
+    "ChangeKind",
+    "Chunk",
+    "DevMount",
+    "EndReason",
+    "Enforcement",
+    "Event",
+    "EventKind",
+    "ExecRequest",
+    "ExecResult",
+    "Exit",
+    "FileStat",
+    "FileType",
+    "Finding",
+    "Grep",
+    "Isolation",
+    "Limits",
+    "Link",
+    "Match",
+    "MountOperation",
+    "OutputStream",
+    "Overlay",
+    "Plan",
+    "Probe",
+    "ProcMount",
+    "Ref",
+    "RunState",
+    "RunSummary",
+    "SandboxState",
+    "SandboxStatus",
+    "Source",
+    "Spec",
+    "Task",
+    "TerminalSize",
+    "Tmpfs",
+    "Usage",
+    "WatchEvent",
+    "new_id",
+    "new_trace",
+    "resolve_id",
+]

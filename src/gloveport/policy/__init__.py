@@ -1,0 +1,18 @@
+"""Policy: what a sandbox is made of and what may happen in it, as pure functions over data."""
+
+from gloveport.policy.compile import GUEST_TOOLS, PlanInputs, compile_plan
+from gloveport.policy.decide import Decision, Verdict, decide_exec, decide_path, enforce
+from gloveport.policy.host import HostView, survey
+
+__all__ = [
+    "GUEST_TOOLS",
+    "Decision",
+    "HostView",
+    "PlanInputs",
+    "Verdict",
+    "compile_plan",
+    "decide_exec",
+    "decide_path",
+    "enforce",
+    "survey",
+]

@@ -1,0 +1,88 @@
+"""Whether one operation in a sandbox may happen: pure functions over the plan and the request."""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gloveport.errors import InvalidRequest, PolicyDenied
+from gloveport.model import WORKSPACE, ExecRequest, Limits
+
+__all__ = ["Decision", "Verdict", "decide_exec", "decide_path", "enforce"]
+
+WRITABLE = (WORKSPACE, "/tmp", "/home", "/dev/shm")  # noqa: S108 - the guest's own
+LONGEST_ARGV = 2 * 1024 * 1024 - 64 * 1024
+"""Bytes of arguments and environment; below Linux's own 2 MiB for the default stack."""
+
+
+class Verdict(StrEnum):
+    """What a decision says; the strictest wins."""
+
+    ALLOW = "allow"
+    ASK = "ask"
+    DENY = "deny"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """A verdict, the rule it comes from, and why."""
+
+    verdict: Verdict
+    rule: str
+    reason: str = ""
+
+
+_ALLOWED = Decision(verdict=Verdict.ALLOW, rule="built-in: the sandbox is the wall")
+
+
+def decide_exec(request: ExecRequest, limits: Limits) -> Decision:
+    """Whether `request` may start. Raises `InvalidRequest` for what no policy could allow."""
+    if not request.argv or not request.argv[0]:
+        raise InvalidRequest("an exec needs a program", hint="give at least one argument")
+    size = 0
+    for text in (*request.argv, *request.env.keys(), *request.env.values()):
+        if "\0" in text:
+            raise InvalidRequest("an argument or variable holds a NUL byte", hint="remove it")
+        size += len(text) + 1
+    if size > LONGEST_ARGV:
+        raise InvalidRequest(
+            f"{size} bytes of arguments are more than Linux takes", hint="pass the data on standard input or in a file"
+        )
+    if not request.cwd.startswith("/"):
+        raise InvalidRequest(f"not an absolute directory: {request.cwd!r}", hint=f"for example {WORKSPACE}")
+    if request.timeout is not None and request.timeout <= 0:
+        raise InvalidRequest("the timeout must be positive", hint="leave it out for the sandbox's own")
+    if request.timeout is not None and request.timeout > limits.sandbox_seconds:
+        return Decision(
+            verdict=Verdict.DENY,
+            rule="limits.sandbox_seconds",
+            reason=f"an exec cannot last longer than its sandbox ({limits.sandbox_seconds:g} s)",
+        )
+    return _ALLOWED
+
+
+def decide_path(path: str, *, write: bool) -> Decision:
+    """Whether a file may be read or written through the platform. The kernel judges what the path resolves to."""
+    if not path or "\0" in path:
+        raise InvalidRequest("an empty path, or one with a NUL byte", hint="name a file")
+    absolute = posixpath.normpath(posixpath.join(WORKSPACE, path))
+    allowed = any(absolute == root or absolute.startswith(root + "/") for root in WRITABLE)
+    if write and not allowed:
+        return Decision(
+            verdict=Verdict.DENY,
+            rule="built-in: writable places",
+            reason=f"only {', '.join(WRITABLE)} can be written",
+        )
+    return _ALLOWED
+
+
+def enforce(decision: Decision, what: str) -> None:
+    """Raise `PolicyDenied` unless the decision allows."""
+    if decision.verdict is not Verdict.ALLOW:
+        raise PolicyDenied(
+            f"{what}: {decision.reason}",
+            hint="ask the operator, or change the policy of this sandbox",
+            rule=decision.rule,
+            verdict=str(decision.verdict),
+        )

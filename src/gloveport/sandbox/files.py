@@ -1,0 +1,172 @@
+"""Files of a sandbox, through its backend; paths are the guest's, relative ones from the workspace."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from gloveport.backends.base import Backend, Process, builtin_error
+from gloveport.errors import BackendUnavailable, InvalidRequest, LimitExceeded, NotFound
+from gloveport.model import MIB, WORKSPACE, ExecRequest, FileStat, FileType, OutputStream, Ref, WatchEvent
+
+__all__ = ["Files", "absolute"]
+
+_LONGEST_LIST = 1_000_000
+_LONGEST_OUTPUT = 256 * MIB
+
+
+class Files:
+    """`sandbox.files`."""
+
+    def __init__(self, backend: Backend, ref: Ref) -> None:
+        self._backend = backend
+        self._ref = ref
+
+    async def read(self, path: str, *, offset: int = 0, length: int | None = None) -> bytes:
+        """Bytes of a regular file, at most 64 MiB at once."""
+        if offset < 0 or (length is not None and length < 0):
+            raise InvalidRequest("offset and length must not be negative", hint="leave them out to read the whole file")
+        return await self._backend.read(self._ref, absolute(path), offset=offset, length=length)
+
+    async def read_text(self, path: str) -> str:
+        """A whole file as UTF-8; other bytes appear as U+FFFD."""
+        return (await self.read(path)).decode("utf-8", "replace")
+
+    async def read_lines(self, path: str, start: int = 1, end: int | None = None) -> list[str]:
+        """Lines `start` to `end`, counted from 1, both included, with their line ends."""
+        if start < 1 or (end is not None and end < start):
+            raise InvalidRequest(f"not a range of lines: {start} to {end}", hint="lines count from 1, start before end")
+        text = await self.read_text(path)
+        return text.splitlines(keepends=True)[start - 1 : end]
+
+    async def write(self, path: str, data: bytes | str, *, mode: int | None = None) -> None:
+        """Replace a file atomically, making missing directories; an existing file keeps its mode unless one is given."""
+        raw = data.encode() if isinstance(data, str) else data
+        await self._backend.write(self._ref, absolute(path), raw, mode=mode)
+
+    async def stat(self, path: str) -> FileStat:
+        """`lstat` of one path. `NotFound` when there is none."""
+        raw = await self._builtin(path, "stat", absolute(path))
+        for found in _records(raw):
+            return found
+        raise NotFound(f"no such file: {path}", hint="list its directory", path=path)
+
+    async def exists(self, path: str) -> bool:
+        """Whether something is there, a dangling link included."""
+        try:
+            await self.stat(path)
+        except NotFound:
+            return False
+        return True
+
+    async def list(self, path: str = ".", *, depth: int = 1, limit: int = _LONGEST_LIST) -> list[FileStat]:
+        """Entries below a directory, `depth` levels of them, sorted by path."""
+        raw = await self._builtin(path, "list", absolute(path), str(depth), str(limit))
+        return sorted(_records(raw), key=lambda entry: entry.path)
+
+    async def mkdir(self, path: str, *, mode: int = 0o755) -> None:
+        """Make a directory and its parents; an existing one is fine."""
+        await self._builtin(path, "mkdir", absolute(path), f"{mode:o}", "1")
+
+    async def remove(self, path: str, *, recursive: bool = False) -> None:
+        """Remove a file, or with `recursive` a tree."""
+        await self._builtin(path, "remove", absolute(path), "1" if recursive else "0")
+
+    async def rename(self, old: str, new: str) -> None:
+        """Rename, replacing what is at `new`."""
+        await self._builtin(old, "rename", absolute(old), absolute(new))
+
+    @asynccontextmanager
+    async def watch(self, path: str = ".", *, recursive: bool = True) -> AsyncIterator[AsyncIterator[WatchEvent]]:
+        """Changes below a directory, from now on until the scope is left."""
+        process = await self._backend.exec(
+            self._ref, ExecRequest(argv=("watch", absolute(path), "1" if recursive else "0"), builtin=True, stdin=True)
+        )
+        try:
+            yield _events(process)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await process.signal(signal.SIGKILL)
+                await process.wait()
+
+    async def _builtin(self, path: str, *argv: str) -> bytes:
+        process = await self._backend.exec(self._ref, ExecRequest(argv=argv, builtin=True, output_bytes=_LONGEST_OUTPUT))
+        parts: dict[OutputStream, list[bytes]] = {OutputStream.STDOUT: [], OutputStream.STDERR: []}
+        async for chunk in process:
+            parts[chunk.stream].append(chunk.data)
+        ended = await process.wait()
+        if ended.truncated:
+            raise LimitExceeded(f"{path}: more entries than fit in one answer", hint="list fewer levels, or set a limit")
+        if not ended.ok:
+            raise builtin_error(path, b"".join(parts[OutputStream.STDERR]))
+        return b"".join(parts[OutputStream.STDOUT])
+
+
+def absolute(path: str) -> str:
+    """The guest's absolute spelling of `path`; `..` stays for the guest's kernel to resolve."""
+    if not path or "\0" in path:
+        raise InvalidRequest("an empty path, or one with a NUL byte", hint="name a file")
+    return posixpath.join(WORKSPACE, path)
+
+
+_TYPES = {
+    b"f": FileType.FILE,
+    b"d": FileType.DIRECTORY,
+    b"l": FileType.SYMLINK,
+    b"p": FileType.FIFO,
+    b"s": FileType.SOCKET,
+    b"c": FileType.DEVICE,
+    b"b": FileType.DEVICE,
+}
+
+
+_RECORD = re.compile(rb"([fdlpscb]) ([0-7]+) (\d+) (-?\d+) (\d+) ")
+_LINK = re.compile(rb" (\d+) ")
+_EVENT = re.compile(rb"(created|modified|deleted|moved|overflow) (\d+) ")
+
+
+def _records(raw: bytes) -> Iterator[FileStat]:
+    """The records of `stat` and `list`; names may hold any byte, so each is counted."""
+    at = 0
+    while at < len(raw):
+        head = _match(_RECORD, raw, at)
+        at = head.end() + int(head[5])
+        name, target = raw[head.end() : at], None
+        if head[1] == b"l":
+            link = _match(_LINK, raw, at)
+            at = link.end() + int(link[1])
+            target = os.fsdecode(raw[link.end() : at])
+        at += 1
+        yield FileStat(
+            path=os.fsdecode(name),
+            type=_TYPES[head[1]],
+            mode=int(head[2], 8),
+            size=int(head[3]),
+            mtime=int(head[4]) / 1e9,
+            target=target,
+        )
+
+
+async def _events(process: Process) -> AsyncIterator[WatchEvent]:
+    raw = b""
+    async for chunk in process:
+        if chunk.stream is not OutputStream.STDOUT:
+            continue
+        raw += chunk.data
+        while (head := _EVENT.match(raw)) and len(raw) > head.end() + int(head[2]):
+            end = head.end() + int(head[2])
+            yield WatchEvent(event=head[1].decode(), path=os.fsdecode(raw[head.end() : end]))
+            raw = raw[end + 1 :]
+
+
+def _match(pattern: re.Pattern[bytes], raw: bytes, at: int) -> re.Match[bytes]:
+    found = pattern.match(raw, at)
+    if found is None:
+        raise BackendUnavailable("guestd answered nonsense", hint="make a new sandbox: this one cannot be trusted")
+    return found

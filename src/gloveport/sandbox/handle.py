@@ -1,0 +1,151 @@
+"""The handle people hold: one sandbox, its processes, files, searches, Git and changes."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Self
+
+import anyio
+
+from gloveport.backends.base import ChangeSet, Process
+from gloveport.errors import NotFound
+from gloveport.model import (
+    WORKSPACE,
+    ExecRequest,
+    ExecResult,
+    Grep,
+    Match,
+    SandboxStatus,
+    Spec,
+    TerminalSize,
+)
+from gloveport.sandbox.background import Background
+from gloveport.sandbox.files import Files
+from gloveport.sandbox.finish import finish
+from gloveport.sandbox.git import Git, keep_unignored
+from gloveport.sandbox.manager import Held, Manager
+from gloveport.sandbox.patch import Patch, make_patch
+from gloveport.sandbox.search import search
+from gloveport.sandbox.shell import Shell
+from gloveport.settings import Settings
+
+__all__ = ["Sandbox", "shell_request"]
+
+
+def shell_request(command: str, *, timeout: float | None = None, cwd: str = WORKSPACE) -> ExecRequest:
+    """The exec of a shell command line: `bash -c`, without start-up files."""
+    return ExecRequest(argv=("/bin/bash", "--norc", "--noprofile", "-c", command), timeout=timeout, cwd=cwd)
+
+
+class Sandbox:
+    """One running sandbox. `Sandbox.create` makes one that this process owns."""
+
+    def __init__(self, held: Held) -> None:
+        self.ref = held.ref
+        self.files = Files(held.backend, held.ref)
+        """Read, write, list, stat, watch."""
+        self.git = Git(held.backend, held.ref)
+        """Status, diff and log, run in the guest."""
+        self._backend = held.backend
+        self._scratch = held.scratch
+
+    @classmethod
+    @asynccontextmanager
+    async def create(cls, spec: Spec | None = None, *, settings: Settings | None = None) -> AsyncIterator[Self]:
+        """A sandbox of this process's own, deleted on leaving the scope.
+
+        Raises `Unsupported` or `BackendUnavailable` before anything is made where this host cannot keep what the spec
+        asks for; `NotFound`, `InvalidRequest`, `PermissionDenied` for a source that cannot be used.
+        """
+        async with Manager(settings or Settings.load()) as manager:
+            yield cls(await manager.create(spec or Spec()))
+
+    @property
+    def id(self) -> str:
+        """The readable id."""
+        return self.ref.id
+
+    async def status(self) -> SandboxStatus:
+        """What is observed now."""
+        return await self._backend.status(self.ref)
+
+    async def exec(self, request: ExecRequest | Sequence[str], *, input: bytes | None = None) -> ExecResult:  # noqa: A002
+        """Run one command to its end and take its output, at most `output_bytes` of each stream.
+
+        `input` becomes standard input. A non-zero exit is a result; only the platform raises. Cancelling kills the whole tree.
+        """
+        asked = request if isinstance(request, ExecRequest) else ExecRequest(argv=tuple(request))
+        if input is not None and not asked.stdin:
+            asked = replace(asked, stdin=True)
+        process = await self._backend.exec(self.ref, asked)
+        return await finish(process, input)
+
+    async def start(self, request: ExecRequest | Sequence[str]) -> Process:
+        """Start one command and return its live handle: take its output, send input, signal, wait."""
+        asked = request if isinstance(request, ExecRequest) else ExecRequest(argv=tuple(request))
+        return await self._backend.exec(self.ref, asked)
+
+    @asynccontextmanager
+    async def background(self, request: ExecRequest | Sequence[str]) -> AsyncIterator[Background]:
+        """Start a command whose output is taken all the time and whose last part is kept; killed on leaving."""
+        process = await self.start(request)
+        async with anyio.create_task_group() as tasks:
+            held = Background(process)
+            tasks.start_soon(held.run)
+            try:
+                yield held
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await held.stop()
+                tasks.cancel_scope.cancel()
+
+    async def pty(
+        self, argv: Sequence[str] = ("/bin/bash", "-i"), size: TerminalSize | None = None, env: Mapping[str, str] | None = None
+    ) -> Process:
+        """Start a command on a terminal of its own."""
+        variables = MappingProxyType({"TERM": "xterm-256color", **(env or {})})
+        return await self.start(
+            ExecRequest(argv=tuple(argv), terminal=size or TerminalSize(), env=variables, output_bytes=2**62)
+        )
+
+    @asynccontextmanager
+    async def shell(self, cwd: str = WORKSPACE) -> AsyncIterator[Shell]:
+        """A persistent bash that keeps its directory, variables and functions between commands."""
+        shell = Shell(self._backend, self.ref, cwd)
+        try:
+            yield shell
+        finally:
+            with anyio.CancelScope(shield=True):
+                await shell.close()
+
+    async def search(self, grep: Grep) -> list[Match]:
+        """Lines that match a regular expression, by ripgrep in the guest."""
+        return await search(self._backend, self.ref, grep)
+
+    async def changes(self, *, ignored: bool = False) -> ChangeSet:
+        """What differs from the workspace's first state; without what `.gitignore` leaves out, unless `ignored`."""
+        found = await self._backend.changes(self.ref)
+        return found if ignored else await keep_unignored(self._backend, self.ref, found)
+
+    async def diff(self, *, ignored: bool = False) -> Patch:
+        """A patch that turns the first state into this one: contents, modes, binaries, deletions, symbolic links."""
+        found = await self.changes(ignored=ignored)
+        return await make_patch(found, scratch=self._scratch)
+
+    async def require(self, program: str) -> None:
+        """Raise `NotFound` unless the guest has `program` on its path."""
+        found = await self.exec(shell_request(f"command -v {shlex.quote(program)}"))
+        if not found.ok:
+            raise NotFound(
+                f"the sandbox has no {program!r}",
+                hint="install it on this host, or show its directory with --read-only",
+                program=program,
+            )
+
+    async def delete(self) -> None:
+        """Kill everything and free everything. Idempotent."""
+        await self._backend.delete(self.ref)

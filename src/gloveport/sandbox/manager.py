@@ -1,0 +1,136 @@
+"""Makes sandboxes and finds them again: from a spec to a source, a plan and a recorded backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from gloveport.backends import Backend, make_backend
+from gloveport.backends.bubblewrap.helpers import find_ripgrep
+from gloveport.errors import InvalidRequest, NotFound
+from gloveport.model import Plan, Probe, Ref, SandboxStatus, Spec, new_id, resolve_id
+from gloveport.policy import PlanInputs, compile_plan, survey
+from gloveport.sandbox.recorder import Recorder
+from gloveport.sandbox.source import prepare_source
+from gloveport.settings import Settings
+from gloveport.store import Redactor, Trail, make_private
+
+__all__ = ["Held", "Manager"]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One sandbox as its manager holds it: what a handle is made of."""
+
+    ref: Ref
+    backend: Backend
+    """Recorded: every operation is decided and written down."""
+    scratch: Path
+    """A private directory of the host for throw-away repositories."""
+    trail: Trail | None = None
+
+
+class Manager:
+    """The owner of sandboxes in this process. They end when its scope does."""
+
+    def __init__(self, settings: Settings, *, redactor: Redactor | None = None, backends: Sequence[str] = ("bubblewrap",)) -> None:
+        self.settings = settings
+        self._redactor = redactor or Redactor(secret for secret in (settings.api_key, settings.auth_token) if secret)
+        self._names = backends
+        self._backends: dict[str, Backend] = {}
+        self._held: dict[str, Held] = {}
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        make_private(self.settings.state, mode=0o711)
+        make_private(self.settings.data)
+        self._scratch = make_private(self.settings.state / "scratch")
+        for name in self._names:
+            self._backends[name] = await self._stack.enter_async_context(make_backend(name, self.settings.state))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        for held in list(self._held.values()):
+            await self.delete(held.ref.id)
+        return await self._stack.__aexit__(kind, error, trace)
+
+    def probes(self) -> list[Probe]:
+        """Every backend's self-examination."""
+        return [backend.probe() for backend in self._backends.values()]
+
+    async def plan(self, spec: Spec, sandbox: str | None = None) -> Plan:
+        """What `create` would apply."""
+        self._backend(spec.backend)
+        prepared = None
+        if spec.source is not None:
+            cache = make_private(self.settings.data / "repositories")
+            prepared = await prepare_source(spec.source, cache=cache, scratch=self._scratch)
+        ripgrep = find_ripgrep()
+        inputs = PlanInputs(
+            sandbox=sandbox or new_id(),
+            host=survey(),
+            lower=prepared.lower if prepared is not None else None,
+            tools=(("rg", str(ripgrep)),) if ripgrep is not None else (),
+        )
+        return compile_plan(spec, inputs)
+
+    async def create(self, spec: Spec, *, trail: Trail | None = None) -> Held:
+        """Make one sandbox. With `trail` its events join that trail; otherwise they get a file of their own."""
+        backend = self._backend(spec.backend)
+        plan = await self.plan(spec)
+        own = trail or self._trail(plan.sandbox)
+        recorder = Recorder(backend, own)
+        try:
+            ref = await recorder.create(plan)
+        except BaseException:
+            if trail is None:
+                own.close()
+            raise
+        held = Held(ref, recorder, self._scratch, None if trail is not None else own)
+        self._held[ref.id] = held
+        return held
+
+    def get(self, prefix: str) -> Held:
+        """The sandbox that a unique prefix of its id names."""
+        return self._held[resolve_id(prefix, self._held, noun="sandbox")]
+
+    async def statuses(self) -> list[SandboxStatus]:
+        """Every sandbox of this installation, those of other processes included."""
+        found = []
+        for backend in self._backends.values():
+            for ref in await backend.refs():
+                try:
+                    found.append(await backend.status(ref))
+                except NotFound:
+                    continue
+        return sorted(found, key=lambda status: status.created_at)
+
+    async def delete(self, prefix: str) -> str:
+        """Delete by id or prefix; the id."""
+        held = self.get(prefix)
+        await held.backend.delete(held.ref)
+        self._held.pop(held.ref.id, None)
+        if held.trail is not None:
+            held.trail.close()
+        return held.ref.id
+
+    @property
+    def count(self) -> int:
+        """Sandboxes held here."""
+        return len(self._held)
+
+    def _backend(self, name: str) -> Backend:
+        backend = self._backends.get(name)
+        if backend is None:
+            raise InvalidRequest(f"no backend {name!r}", hint=f"one of: {', '.join(sorted(self._backends))}")
+        return backend
+
+    def _trail(self, sandbox: str) -> Trail:
+        directory = make_private(self.settings.data / "audit")
+        return Trail(directory / f"{sandbox}.jsonl", redactor=self._redactor)

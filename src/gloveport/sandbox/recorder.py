@@ -1,0 +1,229 @@
+"""Where every operation on a sandbox is decided and recorded: a backend that wraps a backend."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from gloveport.backends.base import Backend, ChangeSet, Process
+from gloveport.errors import GloveportError, PolicyDenied
+from gloveport.model import (
+    Chunk,
+    EventKind,
+    ExecRequest,
+    Exit,
+    Limits,
+    OutputStream,
+    Plan,
+    Probe,
+    Ref,
+    SandboxStatus,
+    TerminalSize,
+)
+from gloveport.policy import Decision, decide_exec, decide_path, enforce
+from gloveport.store import Trail
+
+__all__ = ["RECORDED_OUTPUT", "Recorder"]
+
+RECORDED_OUTPUT = 4096
+"""Bytes of each output stream that the trail keeps; the whole stream is there as a digest and a length."""
+
+
+class Recorder:
+    """Wraps the backend of one sandbox. Whatever door a call comes through, it passes here once.
+
+    An operation is announced in the trail before it starts and its end is recorded after; a refused one leaves its decision.
+    """
+
+    def __init__(self, backend: Backend, trail: Trail) -> None:
+        self.name = backend.name
+        self.trail = trail
+        self._backend = backend
+        self._limits = Limits()
+        self._execs = 0
+
+    def probe(self) -> Probe:
+        """The wrapped backend's."""
+        return self._backend.probe()
+
+    async def create(self, plan: Plan) -> Ref:
+        """Create, with the whole plan in the trail."""
+        self._limits = plan.limits
+        self.trail.append(
+            EventKind.SANDBOX_CREATED,
+            {"sandbox": plan.sandbox, "backend": self.name, "plan": plan.to_json(), "digest": plan.digest()},
+        )
+        try:
+            return await self._backend.create(plan)
+        except BaseException as error:
+            self.trail.append(EventKind.SANDBOX_FAILED, {"sandbox": plan.sandbox, **_failure(error)})
+            raise
+
+    async def status(self, ref: Ref) -> SandboxStatus:
+        """The wrapped backend's; looking is not recorded."""
+        return await self._backend.status(ref)
+
+    async def refs(self) -> Sequence[Ref]:
+        """The wrapped backend's."""
+        return await self._backend.refs()
+
+    async def exec(self, ref: Ref, request: ExecRequest) -> Process:
+        """Decide, announce, start."""
+        self._execs += 1
+        number = self._execs
+        facts = {"sandbox": ref.id, "exec": number, "argv": list(request.argv), "cwd": request.cwd}
+        self._decide(decide_exec(request, self._limits), facts)
+        self.trail.append(EventKind.EXEC_STARTED, facts)
+        try:
+            process = await self._backend.exec(ref, request)
+        except BaseException as error:
+            self.trail.append(EventKind.EXEC_ENDED, {"sandbox": ref.id, "exec": number, **_failure(error)})
+            raise
+        return _RecordedProcess(process, self.trail, {"sandbox": ref.id, "exec": number})
+
+    async def read(self, ref: Ref, path: str, *, offset: int = 0, length: int | None = None) -> bytes:
+        """Decide, read, record the size and digest."""
+        self._decide(decide_path(path, write=False), {"sandbox": ref.id, "read": path})
+        data = await self._backend.read(ref, path, offset=offset, length=length)
+        self.trail.append(
+            EventKind.FILE_READ, {"sandbox": ref.id, "path": path, "bytes": len(data), "sha256": _digest(data)}
+        )
+        return data
+
+    async def write(self, ref: Ref, path: str, data: bytes, *, mode: int | None = None) -> None:
+        """Decide, write, record the size and digest."""
+        facts = {"sandbox": ref.id, "path": path, "bytes": len(data), "sha256": _digest(data)}
+        self._decide(decide_path(path, write=True), {"sandbox": ref.id, "write": path})
+        try:
+            await self._backend.write(ref, path, data, mode=mode)
+        except BaseException as error:
+            self.trail.append(EventKind.FILE_WRITTEN, facts | _failure(error))
+            raise
+        self.trail.append(EventKind.FILE_WRITTEN, facts)
+
+    async def delete(self, ref: Ref) -> None:
+        """Delete, and say so."""
+        await self._backend.delete(ref)
+        self.trail.append(EventKind.SANDBOX_DELETED, {"sandbox": ref.id})
+
+    async def pause(self, ref: Ref) -> None:
+        """The wrapped backend's."""
+        await self._backend.pause(ref)
+
+    async def resume(self, ref: Ref) -> None:
+        """The wrapped backend's."""
+        await self._backend.resume(ref)
+
+    async def changes(self, ref: Ref) -> ChangeSet:
+        """List what changed, and record the list."""
+        found = await self._backend.changes(ref)
+        paths = [{"path": change.path, "kind": change.kind} for change in found.changes]
+        self.trail.append(EventKind.CHANGES, {"sandbox": ref.id, "changes": paths})
+        return found
+
+    def _decide(self, decision: Decision, facts: Mapping[str, Any]) -> None:
+        try:
+            enforce(decision, "refused")
+        except PolicyDenied:
+            self.trail.append(
+                EventKind.DECISION,
+                {**facts, "verdict": decision.verdict, "rule": decision.rule, "reason": decision.reason},
+            )
+            raise
+
+
+class _RecordedProcess:
+    """Passes a process through, and records how it ended and what it said."""
+
+    def __init__(self, process: Process, trail: Trail, facts: dict[str, Any]) -> None:
+        self._process = process
+        self._trail = trail
+        self._facts = facts
+        self._seen = {stream: _Seen() for stream in OutputStream}
+        self._recorded = False
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def __aiter__(self) -> AsyncIterator[Chunk]:
+        async for chunk in self._process:
+            self._seen[chunk.stream].add(chunk.data)
+            yield chunk
+
+    async def send(self, data: bytes) -> None:
+        await self._process.send(data)
+
+    async def close_stdin(self) -> None:
+        await self._process.close_stdin()
+
+    async def signal(self, signum: int, *, tree: bool = True) -> None:
+        await self._process.signal(signum, tree=tree)
+
+    async def resize(self, size: TerminalSize) -> None:
+        await self._process.resize(size)
+
+    async def wait(self) -> Exit:
+        try:
+            ended = await self._process.wait()
+        except BaseException as error:
+            self._record(_failure(error))
+            raise
+        self._record(
+            {
+                "code": ended.code,
+                "signal": ended.signal,
+                "duration": round(ended.duration, 6),
+                "timed_out": ended.timed_out,
+                "oom": ended.oom,
+                "disk_full": ended.disk_full,
+                "truncated": ended.truncated,
+                "dropped": {"stdout": ended.dropped_stdout, "stderr": ended.dropped_stderr},
+            }
+        )
+        return ended
+
+    def _record(self, how: Mapping[str, Any]) -> None:
+        if self._recorded:
+            return
+        self._recorded = True
+        output = {str(stream): seen.summary() for stream, seen in self._seen.items() if seen.size}
+        self._trail.append(EventKind.EXEC_ENDED, {**self._facts, **how, "output": output})
+
+
+class _Seen:
+    """The digest, the size and the beginning of one output stream."""
+
+    __slots__ = ("_hash", "_head", "size")
+
+    def __init__(self) -> None:
+        self._hash: Any = None
+        self._head = b""
+        self.size = 0
+
+    def add(self, data: bytes) -> None:
+        if self._hash is None:
+            self._hash = hashlib.sha256()
+        self._hash.update(data)
+        if self.size < RECORDED_OUTPUT:
+            self._head += data[: RECORDED_OUTPUT - self.size]
+        self.size += len(data)
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "bytes": self.size,
+            "sha256": self._hash.hexdigest(),
+            "head": self._head.decode("utf-8", "replace"),
+            "truncated": self.size > RECORDED_OUTPUT,
+        }
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    if isinstance(error, GloveportError):
+        return {"error": error.code, "message": error.message}
+    return {"error": "cancelled" if not isinstance(error, Exception) else "internal", "message": str(error)}

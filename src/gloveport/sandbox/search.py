@@ -1,0 +1,78 @@
+"""Search in a workspace: ripgrep, run in the guest on the guest's files."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from gloveport.backends.base import Backend
+from gloveport.errors import InvalidRequest, LimitExceeded, NotFound
+from gloveport.model import MIB, ExecRequest, Grep, Match, OutputStream, Ref
+from gloveport.policy import GUEST_TOOLS
+
+__all__ = ["RIPGREP", "search"]
+
+RIPGREP = f"{GUEST_TOOLS}/rg"
+_NO_MATCH = 1
+_LONGEST_OUTPUT = 64 * MIB
+_LONGEST_LINE = 4096
+
+
+async def search(backend: Backend, ref: Ref, grep: Grep) -> list[Match]:
+    """Matches in order of path and line. `InvalidRequest` for a bad expression, `NotFound` for a missing path."""
+    argv = [RIPGREP, "--json", "--sort=path", "--no-messages", "--no-config", f"--max-columns={_LONGEST_LINE}"]
+    argv += ["--glob=!.git"]
+    if grep.hidden:
+        argv.append("--hidden")
+    if grep.ignore_case:
+        argv.append("--ignore-case")
+    if grep.glob is not None:
+        argv.append(f"--glob={grep.glob}")
+    argv += ["--regexp", grep.pattern, "--", grep.path]
+    process = await backend.exec(ref, ExecRequest(argv=tuple(argv), output_bytes=_LONGEST_OUTPUT))
+    matches: list[Match] = []
+    rest = b""
+    stderr = b""
+    async for chunk in process:
+        if chunk.stream is OutputStream.STDERR:
+            stderr = (stderr + chunk.data)[:_LONGEST_LINE]
+            continue
+        *lines, rest = (rest + chunk.data).split(b"\n")
+        matches += [match for line in lines if (match := _match(line)) is not None]
+        if len(matches) > grep.limit:
+            break
+    ended = await process.wait()
+    if len(matches) > grep.limit:
+        return matches[: grep.limit]
+    if ended.truncated:
+        raise LimitExceeded("the search found more than fits in one answer", hint="narrow the pattern or the path")
+    if ended.status > _NO_MATCH:
+        raise _failure(grep, ended.status, stderr.decode("utf-8", "replace").strip())
+    return matches
+
+
+def _match(line: bytes) -> Match | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    if record.get("type") != "match":
+        return None
+    data = record["data"]
+    return Match(path=_text(data["path"]).removeprefix("./"), line=data["line_number"], text=_text(data["lines"]).rstrip("\n"))
+
+
+def _text(value: dict[str, Any]) -> str:
+    """ripgrep gives text, or base64 where it is not UTF-8."""
+    if "text" in value:
+        return str(value["text"])
+    return base64.b64decode(value["bytes"]).decode("utf-8", "surrogateescape")
+
+
+def _failure(grep: Grep, status: int, said: str) -> InvalidRequest | NotFound:
+    if status in (126, 127):
+        return NotFound("ripgrep is not in this sandbox", hint="pip install ripgrep on the host, then make a new sandbox")
+    if not said:
+        return NotFound(f"no such path: {grep.path}", hint="paths are relative to the workspace", path=grep.path)
+    return InvalidRequest(f"not a regular expression: {said}", hint="ripgrep's syntax; escape special characters with \\")

@@ -1,0 +1,82 @@
+"""Where Gloveport keeps things and which model it talks to: read from the environment once, by the faces."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gloveport.errors import InvalidRequest
+
+__all__ = ["Settings"]
+
+_DEFAULT_UPSTREAM = "https://api.anthropic.com"
+_LONGEST_SOCKET_PATH = 100  # sun_path holds 108 bytes; our own file name needs a few
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One installation's places and defaults."""
+
+    state: Path
+    """Volatile: sandboxes, sockets, helpers. Nothing in it outlives the sandboxes."""
+    data: Path
+    """Kept: runs, audit trails, fetched repositories."""
+    idle_seconds: float = 300.0
+    """How long a runner without sandboxes and calls stays."""
+    upstream: str = _DEFAULT_UPSTREAM
+    """The Messages API."""
+    api_key: str | None = field(default=None, repr=False)
+    auth_token: str | None = field(default=None, repr=False)
+    model: str | None = None
+
+    @property
+    def socket(self) -> Path:
+        """The runner's socket."""
+        return self.state / "runner.sock"
+
+    @classmethod
+    def load(cls, env: Mapping[str, str] | None = None) -> Settings:
+        """Settings from `env` (the process's environment unless given).
+
+        `GLOVEPORT_STATE`, `GLOVEPORT_DATA`, `GLOVEPORT_IDLE_SECONDS`, `ANTHROPIC_API_KEY`, `ANTHROPIC_AUTH_TOKEN`,
+        `ANTHROPIC_BASE_URL`, `GLOVEPORT_MODEL`, and the XDG base directories.
+        """
+        variables = os.environ if env is None else env
+        home = Path(variables.get("HOME") or Path.home())
+        state = Path(variables.get("GLOVEPORT_STATE") or _default_state(variables, home))
+        data_home = variables.get("XDG_DATA_HOME") or home / ".local" / "share"
+        data = Path(variables.get("GLOVEPORT_DATA") or Path(data_home) / "gloveport")
+        if len(os.fsencode(state)) > _LONGEST_SOCKET_PATH:
+            raise InvalidRequest(
+                f"the state directory's path is too long for a unix socket: {state}",
+                hint=f"set GLOVEPORT_STATE to a path of at most {_LONGEST_SOCKET_PATH} bytes",
+            )
+        return cls(
+            state=state,
+            data=data,
+            idle_seconds=_seconds(variables.get("GLOVEPORT_IDLE_SECONDS"), 300.0),
+            upstream=variables.get("ANTHROPIC_BASE_URL") or _DEFAULT_UPSTREAM,
+            api_key=variables.get("ANTHROPIC_API_KEY") or None,
+            auth_token=variables.get("ANTHROPIC_AUTH_TOKEN") or None,
+            model=variables.get("GLOVEPORT_MODEL") or None,
+        )
+
+
+def _default_state(variables: Mapping[str, str], home: Path) -> Path:
+    # Root's sandboxes run as other users of the host, who cannot pass through root's home.
+    if os.geteuid() == 0:
+        return Path("/var/lib/gloveport")
+    return Path(variables.get("XDG_STATE_HOME") or home / ".local" / "state") / "gloveport"
+
+
+def _seconds(text: str | None, default: float) -> float:
+    if not text:
+        return default
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InvalidRequest(
+            f"GLOVEPORT_IDLE_SECONDS is not a number: {text!r}", hint="give seconds, for example 300"
+        ) from error

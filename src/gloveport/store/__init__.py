@@ -1,0 +1,19 @@
+"""What is kept on disk: directories and their owners, trails of events, and redaction on the way in."""
+
+from gloveport.store.layout import DirectoryLock, claim, make_private, remove_tree, try_claim
+from gloveport.store.redact import MASK, Redactor
+from gloveport.store.trail import GENESIS, Trail, read_trail, verify_trail
+
+__all__ = [
+    "GENESIS",
+    "MASK",
+    "DirectoryLock",
+    "Redactor",
+    "Trail",
+    "claim",
+    "make_private",
+    "read_trail",
+    "remove_tree",
+    "try_claim",
+    "verify_trail",
+]
