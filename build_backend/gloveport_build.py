@@ -1,7 +1,7 @@
 """The PEP 517 backend: setuptools, plus the two static Linux programs that a wheel of Gloveport carries.
 
-`ziglang` is asked for only where the system has no compiler that links statically. On anything but Linux a wheel
-carries no programs: such a host can only talk to runners elsewhere.
+`ziglang` is asked for only where the system has no compiler that links statically. On anything but Linux a
+wheel carries no programs: such a host can only talk to runners elsewhere.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from guest_programs import ARCH_VARIABLE, SOURCES, build, find_compiler, target_arch
-from setuptools import build_meta
-from setuptools.build_meta import (
+from setuptools import build_meta  # type: ignore[import-untyped]  # it ships no types
+from setuptools.build_meta import (  # type: ignore[import-untyped]
     build_sdist,
     get_requires_for_build_sdist,
     prepare_metadata_for_build_editable,
@@ -54,13 +54,13 @@ def get_requires_for_build_editable(config_settings: _Settings = None) -> list[s
 def build_wheel(
     wheel_directory: str, config_settings: _Settings = None, metadata_directory: str | None = None
 ) -> str:
-    """A wheel with the programs for `GLOVEPORT_BUILD_ARCH` or this machine; the source tree stays as it was."""
+    """A wheel with the programs for `GLOVEPORT_BUILD_ARCH` or this machine; the source tree stays as is."""
     if not _has_programs():
-        return build_meta.build_wheel(wheel_directory, config_settings, metadata_directory)
+        return str(build_meta.build_wheel(wheel_directory, config_settings, metadata_directory))
     settings = {**(config_settings or {}), "--build-option": ["--plat-name", f"linux_{target_arch()}"]}
     with _programs_set_aside():
         build(_PROGRAMS)
-        return build_meta.build_wheel(wheel_directory, settings, metadata_directory)
+        return str(build_meta.build_wheel(wheel_directory, settings, metadata_directory))
 
 
 def build_editable(
@@ -69,7 +69,7 @@ def build_editable(
     """An editable install; the programs are compiled into the source tree, where git ignores them."""
     if _has_programs():
         build(_PROGRAMS)
-    return build_meta.build_editable(wheel_directory, config_settings, metadata_directory)
+    return str(build_meta.build_editable(wheel_directory, config_settings, metadata_directory))
 
 
 def _has_programs() -> bool:
@@ -82,7 +82,7 @@ def _compiler_requirement() -> list[str]:
 
 @contextlib.contextmanager
 def _programs_set_aside() -> Iterator[None]:
-    """Keeps the programs of an editable install away from those of a wheel, which may be for another machine."""
+    """Keeps an editable install's programs away from those of a wheel, which may be for another machine."""
     with tempfile.TemporaryDirectory() as scratch:
         aside = Path(scratch) / _PROGRAMS.name
         if _PROGRAMS.is_dir():

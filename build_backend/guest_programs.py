@@ -53,7 +53,7 @@ def target_arch() -> str:
 
 
 def find_compiler(*, zig: bool) -> Compiler | None:
-    """The compiler to use, or None when there is none; `zig` allows the `ziglang` wheel if it is installed."""
+    """The compiler to use, or None without one; `zig` allows the `ziglang` wheel if it is installed."""
     arch = target_arch()
     candidates: list[list[str]] = []
     if arch == platform.machine():
@@ -68,12 +68,12 @@ def find_compiler(*, zig: bool) -> Compiler | None:
 
 
 def build(directory: Path) -> None:
-    """Compile both programs into `directory`, each replaced at once. `SystemExit` with the remedy on failure."""
+    """Compile both programs into `directory`, each replaced at once; ends with the remedy on failure."""
     compiler = find_compiler(zig=True)
     if compiler is None:
         sys.exit(
             f"error: no compiler here can link a static program for {target_arch()}\n"
-            "  next: pip install ziglang (or install cc with a static C library), then install gloveport again"
+            "  next: pip install ziglang (or cc with a static C library), then install gloveport again"
         )
     directory.mkdir(exist_ok=True)
     parts = sorted(source for source in SOURCES.glob("*.c") if source.name != _ALONE)

@@ -30,13 +30,19 @@ def pip(python: Path, *arguments: str) -> None:
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
         sys.stdout.buffer.write(done.stdout)
-        fail(f"`{' '.join(command[1:])}` exited {done.returncode}", "read pip's message above; is the package index reachable?")
+        fail(
+            f"`{' '.join(command[1:])}` exited {done.returncode}",
+            "read pip's message above; is the package index reachable?",
+        )
 
 
 def main(target: str) -> None:
     """Make or refresh the environment at `target`."""
     if sys.version_info < OLDEST:
-        fail(f"Python {sys.version.split()[0]} is too old", "install Python 3.11 or newer and run: make PYTHON=python3.11 …")
+        fail(
+            f"Python {sys.version.split()[0]} is too old",
+            "install Python 3.11 or newer and run: make PYTHON=python3.11 …",
+        )
     environment = ROOT / target
     python = environment / "bin" / "python"
     if not python.exists():
@@ -45,7 +51,10 @@ def main(target: str) -> None:
         try:
             __import__("ensurepip")
         except ImportError:
-            fail("this Python comes without `venv`", "apt-get install python3-venv (or use another Python: make PYTHON=…)")
+            fail(
+                "this Python comes without `venv`",
+                "apt-get install python3-venv (or use another Python: make PYTHON=…)",
+            )
         subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     say("installing the locked dependencies (about 120 MB the first time: the Claude Code CLI is in it)")
     pip(python, "install", "--quiet", "--require-hashes", "--only-binary", ":all:", "-r", str(LOCK))

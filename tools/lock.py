@@ -22,8 +22,24 @@ def main() -> None:
     for name, sources in LOCKS.items():
         print(f"==> {name}", flush=True)
         subprocess.run(
-            [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11",
-             "--generate-hashes", "--no-emit-index-url", "--no-header", "--no-annotate", "--output-file", str(OUT / name), *sources],
+            [
+                sys.executable,
+                "-m",
+                "uv",
+                "pip",
+                "compile",
+                "--quiet",
+                "--universal",
+                "--python-version",
+                "3.11",
+                "--generate-hashes",
+                "--no-emit-index-url",
+                "--no-header",
+                "--no-annotate",
+                "--output-file",
+                str(OUT / name),
+                *sources,
+            ],
             cwd=ROOT,
             check=True,
         )

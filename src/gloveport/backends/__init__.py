@@ -15,7 +15,7 @@ __all__ = ["BACKENDS", "Backend", "BackendBase", "ChangeSet", "Process", "make_b
 BACKENDS: Mapping[str, str] = {
     "bubblewrap": "gloveport.backends.bubblewrap:BubblewrapBackend",
 }
-"""Name → where its class is; imported when it is first used. To add a backend, add a line and pass `gloveport.testing`."""
+"""Name → where its class is, imported when it is first used. To add a backend: a line here, and `gloveport.testing`."""
 
 
 def make_backend(name: str, state: Path) -> Backend:
@@ -24,4 +24,4 @@ def make_backend(name: str, state: Path) -> Backend:
     if where is None:
         raise InvalidRequest(f"no backend {name!r}", hint=f"one of: {', '.join(sorted(BACKENDS))}")
     module, _, attribute = where.partition(":")
-    return cast(Backend, getattr(importlib.import_module(module), attribute)(state))
+    return cast("Backend", getattr(importlib.import_module(module), attribute)(state))

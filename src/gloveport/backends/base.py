@@ -6,7 +6,6 @@ import errno
 import os
 import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from gloveport.errors import (
@@ -75,8 +74,9 @@ class Process(Protocol):
 
 
 class Backend(Protocol):
-    """Makes sandboxes with one technology. Used as an async context manager: leaving it deletes nothing by itself
-    but frees what the backend holds in this process, which ends the sandboxes it holds alive.
+    """Makes sandboxes with one technology.
+
+    `make_backend` gives one as an async context manager: leaving it ends the sandboxes that this process holds.
     """
 
     name: str
@@ -101,14 +101,17 @@ class Backend(Protocol):
         ...
 
     async def exec(self, ref: Ref, request: ExecRequest) -> Process:
-        """Start `argv`; return once it is started. Never retries. A program that cannot be started ends with
-        code 127 (not found) or 126 (not executable) and a line on stderr, as in a shell.
+        """Start `argv`; return once it is started. Never retries.
+
+        A program that cannot be started ends with code 127 (not found) or 126 (not executable) and a line on
+        stderr, as in a shell.
         """
         ...
 
     async def read(self, ref: Ref, path: str, *, offset: int = 0, length: int | None = None) -> bytes:
-        """Bytes of a regular file, resolved in the guest's view. `NotFound`, `InvalidRequest` (not a file),
-        `PermissionDenied`, or `LimitExceeded` beyond 64 MiB.
+        """Bytes of a regular file, resolved in the guest's view.
+
+        `NotFound`, `InvalidRequest` (not a regular file), `PermissionDenied`, or `LimitExceeded` beyond 64 MiB.
         """
         ...
 
@@ -129,14 +132,17 @@ class Backend(Protocol):
         ...
 
     async def changes(self, ref: Ref) -> ChangeSet:
-        """What differs in the workspace from its first state. (Capability `changes`.)"""
+        """What differs in the workspace from its first state. Capability `changes`."""
         ...
 
 
 class ChangeSet(Protocol):
     """The workspace's changes, with the bytes on both sides. Reads the host's own copy: no guest code runs."""
 
-    changes: Sequence[Change]
+    @property
+    def changes(self) -> Sequence[Change]:
+        """One entry a path, sorted."""
+        ...
 
     def before(self, change: Change) -> bytes:
         """A file's first content, or a symbolic link's target."""
@@ -147,7 +153,7 @@ class ChangeSet(Protocol):
         ...
 
 
-class BackendBase(AbstractAsyncContextManager["BackendBase"]):
+class BackendBase:
     """Defaults of the verbs that come by capability."""
 
     name = ""

@@ -1,0 +1,1 @@
+"""guestd, the helper inside a sandbox: its program, its protocol, and the host's end of it."""

@@ -168,7 +168,8 @@ class Channel:
         process = self._processes.get(frame.stream)
         if process is None:
             raise BackendUnavailable(
-                f"guestd spoke of a process that was never started ({frame.stream})", hint="make a new sandbox"
+                f"guestd spoke of a process that was never started ({frame.stream})",
+                hint="make a new sandbox",
             )
         if process.take(frame):
             del self._processes[frame.stream]
@@ -189,7 +190,8 @@ class Channel:
 
     def _gone(self) -> BackendUnavailable:
         return BackendUnavailable(
-            f"the sandbox is gone: {self._lost or 'its stream broke'}", hint="make a new one with: gloveport create"
+            f"the sandbox is gone: {self._lost or 'its stream broke'}",
+            hint="make a new one with: gloveport create",
         )
 
 
@@ -245,7 +247,10 @@ class GuestProcess:
         rest = memoryview(data)
         while rest:
             if not self._input_open:
-                raise Conflict("standard input is closed", hint="start the process with stdin=True and send before closing it")
+                raise Conflict(
+                    "standard input is closed",
+                    hint="start the process with stdin=True and send before closing it",
+                )
             if self._exit is not None:
                 return
             if self._input_credit == 0:

@@ -17,6 +17,14 @@ from gloveport.model.plan import (
 from gloveport.model.probe import Capability, Enforcement, Finding, Isolation, Probe
 from gloveport.model.process import Chunk, ExecRequest, ExecResult, Exit, OutputStream, TerminalSize
 from gloveport.model.run import EndReason, RunState, RunSummary, Task, Usage
+from gloveport.model.session import (
+    SessionEnd,
+    SessionEnded,
+    SessionEvent,
+    ToolCalled,
+    ToolReturned,
+    TurnTaken,
+)
 from gloveport.model.spec import GIB, KIB, MIB, WORKSPACE, Limits, Source, Spec
 from gloveport.model.status import Ref, SandboxState, SandboxStatus
 
@@ -59,11 +67,17 @@ __all__ = [
     "RunSummary",
     "SandboxState",
     "SandboxStatus",
+    "SessionEnd",
+    "SessionEnded",
+    "SessionEvent",
     "Source",
     "Spec",
     "Task",
     "TerminalSize",
     "Tmpfs",
+    "ToolCalled",
+    "ToolReturned",
+    "TurnTaken",
     "Usage",
     "WatchEvent",
     "new_id",

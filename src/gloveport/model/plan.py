@@ -60,7 +60,7 @@ class Assembled:
     files: Mapping[str, str]
     """Name in the directory → content."""
     copies: tuple[str, ...] = ()
-    """Host paths below a directory of the same name as `target`; symbolic links stay links, unreadable files are left out."""
+    """Host paths below a directory of the same name as `target`. Links stay links; what is unreadable is left out."""
 
 
 @dataclass(frozen=True, slots=True)

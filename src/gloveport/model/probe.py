@@ -21,7 +21,7 @@ class Isolation(StrEnum):
 
 
 class Capability(StrEnum):
-    """What a backend can do beyond the required verbs. (Linux's are always "Linux capabilities".)"""
+    """What a backend can do beyond the required verbs. Linux's own are always "Linux capabilities"."""
 
     PTY = "pty"
     CHANGES = "changes"

@@ -30,7 +30,20 @@ GUEST_TOOLS = "/run/gloveport/bin"
 GUEST_UID = 1000
 SHELL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-REFUSED_PATHS = ("/", "/boot", "/dev", "/etc", "/home", "/proc", "/root", "/run", "/sys", "/tmp", "/var", "/var/run")
+REFUSED_PATHS = (
+    "/",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/home",
+    "/proc",
+    "/root",
+    "/run",
+    "/sys",
+    "/tmp",
+    "/var",
+    "/var/run",
+)
 """Host directories that are never shown whole: they hold secrets, sockets or the kernel's controls."""
 
 
@@ -57,8 +70,8 @@ def compile_plan(spec: Spec, inputs: PlanInputs) -> Plan:
     mounts += _root(spec, inputs.host)
     mounts += [ProcMount(), DevMount()]
     mounts += [
-        Tmpfs("/tmp", spec.limits.tmp_bytes, 0o1777),  # noqa: S108 - the guest's own
-        Tmpfs("/dev/shm", spec.limits.tmp_bytes, 0o1777),  # noqa: S108
+        Tmpfs("/tmp", spec.limits.tmp_bytes, 0o1777),
+        Tmpfs("/dev/shm", spec.limits.tmp_bytes, 0o1777),
         Tmpfs(GUEST_HOME, spec.limits.tmp_bytes, 0o700),
     ]
     mounts += [Bind(path, path) for path in shown]
@@ -76,7 +89,15 @@ def compile_plan(spec: Spec, inputs: PlanInputs) -> Plan:
 
 def check_limits(limits: Limits) -> None:
     """Refuse limits that cannot mean anything."""
-    for name in ("exec_seconds", "sandbox_seconds", "memory_bytes", "processes", "open_files", "disk_bytes", "tmp_bytes"):
+    for name in (
+        "exec_seconds",
+        "sandbox_seconds",
+        "memory_bytes",
+        "processes",
+        "open_files",
+        "disk_bytes",
+        "tmp_bytes",
+    ):
         if getattr(limits, name) <= 0:
             raise InvalidRequest(f"the limit {name} must be positive", hint="leave it out for the default", limit=name)
     if limits.output_bytes < 0 or (limits.cpus is not None and limits.cpus <= 0):
@@ -101,7 +122,7 @@ def _image_root(image: Path) -> list[MountOperation]:
     mounts: list[MountOperation] = []
     for entry in sorted(image.iterdir()):
         name = f"/{entry.name}"
-        if name in ("/proc", "/dev", "/sys", "/run", "/tmp", "/home", "/root", WORKSPACE):  # noqa: S108
+        if name in ("/proc", "/dev", "/sys", "/run", "/tmp", "/home", "/root", WORKSPACE):
             continue
         if entry.is_symlink():
             mounts.append(Link(str(entry.readlink()), name))
@@ -177,7 +198,7 @@ def _environment(spec: Spec, extra_path: tuple[str, ...]) -> dict[str, str]:
         "PATH": path,
         "SHELL": "/bin/bash",
         "TERM": "dumb",
-        "TMPDIR": "/tmp",  # noqa: S108
+        "TMPDIR": "/tmp",
         "USER": "guest",
         **spec.env,
     }

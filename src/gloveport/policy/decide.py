@@ -11,7 +11,7 @@ from gloveport.model import WORKSPACE, ExecRequest, Limits
 
 __all__ = ["Decision", "Verdict", "decide_exec", "decide_path", "enforce"]
 
-WRITABLE = (WORKSPACE, "/tmp", "/home", "/dev/shm")  # noqa: S108 - the guest's own
+WRITABLE = (WORKSPACE, "/tmp", "/home", "/dev/shm")
 LONGEST_ARGV = 2 * 1024 * 1024 - 64 * 1024
 """Bytes of arguments and environment; below Linux's own 2 MiB for the default stack."""
 
@@ -47,7 +47,8 @@ def decide_exec(request: ExecRequest, limits: Limits) -> Decision:
         size += len(text) + 1
     if size > LONGEST_ARGV:
         raise InvalidRequest(
-            f"{size} bytes of arguments are more than Linux takes", hint="pass the data on standard input or in a file"
+            f"{size} bytes of arguments are more than Linux takes",
+            hint="pass the data on standard input or in a file",
         )
     if not request.cwd.startswith("/"):
         raise InvalidRequest(f"not an absolute directory: {request.cwd!r}", hint=f"for example {WORKSPACE}")

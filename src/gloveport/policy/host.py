@@ -64,7 +64,7 @@ def survey(search_path: str | None = None) -> HostView:
     links = []
     for path in SYSTEM_DIRECTORIES:
         if Path(path).is_symlink():
-            links.append((path, os.readlink(path)))  # noqa: PTH115 - the text as it is
+            links.append((path, os.readlink(path)))
         elif Path(path).is_dir():
             directories.append(path)
     etc = tuple(path for path in ETC_FILES if Path(path).exists())

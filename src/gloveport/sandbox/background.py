@@ -51,7 +51,8 @@ class Background:
                 await self._changed.wait()
         if text not in self._output:
             raise TimedOut(
-                f"the command has not said {text!r}", hint=f"its output so far: {self.output[-500:].decode('utf-8', 'replace')}"
+                f"the command has not said {text!r}",
+                hint=f"its output so far: {self.output[-500:].decode('utf-8', 'replace')}",
             )
 
     async def stop(self) -> None:

@@ -46,7 +46,7 @@ class Files:
         return text.splitlines(keepends=True)[start - 1 : end]
 
     async def write(self, path: str, data: bytes | str, *, mode: int | None = None) -> None:
-        """Replace a file atomically, making missing directories; an existing file keeps its mode unless one is given."""
+        """Replace a file atomically, making missing directories. An existing file keeps its mode unless given one."""
         raw = data.encode() if isinstance(data, str) else data
         await self._backend.write(self._ref, absolute(path), raw, mode=mode)
 
@@ -86,7 +86,8 @@ class Files:
     async def watch(self, path: str = ".", *, recursive: bool = True) -> AsyncIterator[AsyncIterator[WatchEvent]]:
         """Changes below a directory, from now on until the scope is left."""
         process = await self._backend.exec(
-            self._ref, ExecRequest(argv=("watch", absolute(path), "1" if recursive else "0"), builtin=True, stdin=True)
+            self._ref,
+            ExecRequest(argv=("watch", absolute(path), "1" if recursive else "0"), builtin=True, stdin=True),
         )
         try:
             yield _events(process)
@@ -96,13 +97,17 @@ class Files:
                 await process.wait()
 
     async def _builtin(self, path: str, *argv: str) -> bytes:
-        process = await self._backend.exec(self._ref, ExecRequest(argv=argv, builtin=True, output_bytes=_LONGEST_OUTPUT))
+        process = await self._backend.exec(
+            self._ref, ExecRequest(argv=argv, builtin=True, output_bytes=_LONGEST_OUTPUT)
+        )
         parts: dict[OutputStream, list[bytes]] = {OutputStream.STDOUT: [], OutputStream.STDERR: []}
         async for chunk in process:
             parts[chunk.stream].append(chunk.data)
         ended = await process.wait()
         if ended.truncated:
-            raise LimitExceeded(f"{path}: more entries than fit in one answer", hint="list fewer levels, or set a limit")
+            raise LimitExceeded(
+                f"{path}: more entries than fit in one answer", hint="list fewer levels, or set a limit"
+            )
         if not ended.ok:
             raise builtin_error(path, b"".join(parts[OutputStream.STDERR]))
         return b"".join(parts[OutputStream.STDOUT])

@@ -76,7 +76,8 @@ class Sandbox:
     async def exec(self, request: ExecRequest | Sequence[str], *, input: bytes | None = None) -> ExecResult:  # noqa: A002
         """Run one command to its end and take its output, at most `output_bytes` of each stream.
 
-        `input` becomes standard input. A non-zero exit is a result; only the platform raises. Cancelling kills the whole tree.
+        `input` becomes standard input. A non-zero exit is a result; only the platform raises. Cancelling kills the
+        whole process tree.
         """
         asked = request if isinstance(request, ExecRequest) else ExecRequest(argv=tuple(request))
         if input is not None and not asked.stdin:
@@ -104,7 +105,10 @@ class Sandbox:
                 tasks.cancel_scope.cancel()
 
     async def pty(
-        self, argv: Sequence[str] = ("/bin/bash", "-i"), size: TerminalSize | None = None, env: Mapping[str, str] | None = None
+        self,
+        argv: Sequence[str] = ("/bin/bash", "-i"),
+        size: TerminalSize | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> Process:
         """Start a command on a terminal of its own."""
         variables = MappingProxyType({"TERM": "xterm-256color", **(env or {})})

@@ -37,7 +37,13 @@ class Held:
 class Manager:
     """The owner of sandboxes in this process. They end when its scope does."""
 
-    def __init__(self, settings: Settings, *, redactor: Redactor | None = None, backends: Sequence[str] = ("bubblewrap",)) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        redactor: Redactor | None = None,
+        backends: Sequence[str] = ("bubblewrap",),
+    ) -> None:
         self.settings = settings
         self._redactor = redactor or Redactor(secret for secret in (settings.api_key, settings.auth_token) if secret)
         self._names = backends

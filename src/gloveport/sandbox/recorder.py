@@ -33,7 +33,8 @@ RECORDED_OUTPUT = 4096
 class Recorder:
     """Wraps the backend of one sandbox. Whatever door a call comes through, it passes here once.
 
-    An operation is announced in the trail before it starts and its end is recorded after; a refused one leaves its decision.
+    An operation is announced in the trail before it starts and its end is recorded after; a refused one leaves its
+    decision.
     """
 
     def __init__(self, backend: Backend, trail: Trail) -> None:
@@ -87,7 +88,8 @@ class Recorder:
         self._decide(decide_path(path, write=False), {"sandbox": ref.id, "read": path})
         data = await self._backend.read(ref, path, offset=offset, length=length)
         self.trail.append(
-            EventKind.FILE_READ, {"sandbox": ref.id, "path": path, "bytes": len(data), "sha256": _digest(data)}
+            EventKind.FILE_READ,
+            {"sandbox": ref.id, "path": path, "bytes": len(data), "sha256": _digest(data)},
         )
         return data
 

@@ -21,7 +21,14 @@ _LONGEST_LINE = 4096
 
 async def search(backend: Backend, ref: Ref, grep: Grep) -> list[Match]:
     """Matches in order of path and line. `InvalidRequest` for a bad expression, `NotFound` for a missing path."""
-    argv = [RIPGREP, "--json", "--sort=path", "--no-messages", "--no-config", f"--max-columns={_LONGEST_LINE}"]
+    argv = [
+        RIPGREP,
+        "--json",
+        "--sort=path",
+        "--no-messages",
+        "--no-config",
+        f"--max-columns={_LONGEST_LINE}",
+    ]
     argv += ["--glob=!.git"]
     if grep.hidden:
         argv.append("--hidden")
@@ -60,11 +67,15 @@ def _match(line: bytes) -> Match | None:
     if record.get("type") != "match":
         return None
     data = record["data"]
-    return Match(path=_text(data["path"]).removeprefix("./"), line=data["line_number"], text=_text(data["lines"]).rstrip("\n"))
+    return Match(
+        path=_text(data["path"]).removeprefix("./"),
+        line=data["line_number"],
+        text=_text(data["lines"]).rstrip("\n"),
+    )
 
 
 def _text(value: dict[str, Any]) -> str:
-    """ripgrep gives text, or base64 where it is not UTF-8."""
+    """Ripgrep gives text, or base64 where it is not UTF-8."""
     if "text" in value:
         return str(value["text"])
     return base64.b64decode(value["bytes"]).decode("utf-8", "surrogateescape")
@@ -72,7 +83,11 @@ def _text(value: dict[str, Any]) -> str:
 
 def _failure(grep: Grep, status: int, said: str) -> InvalidRequest | NotFound:
     if status in (126, 127):
-        return NotFound("ripgrep is not in this sandbox", hint="pip install ripgrep on the host, then make a new sandbox")
+        return NotFound(
+            "ripgrep is not in this sandbox", hint="pip install ripgrep on the host, then make a new sandbox"
+        )
     if not said:
         return NotFound(f"no such path: {grep.path}", hint="paths are relative to the workspace", path=grep.path)
-    return InvalidRequest(f"not a regular expression: {said}", hint="ripgrep's syntax; escape special characters with \\")
+    return InvalidRequest(
+        f"not a regular expression: {said}", hint="ripgrep's syntax; escape special characters with \\"
+    )

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 import anyio
 
 from gloveport.backends.base import Backend, Process
-from gloveport.errors import Conflict
 from gloveport.model import ExecRequest, ExecResult, Exit, OutputStream, Ref
 
 __all__ = ["Shell"]
@@ -41,8 +40,8 @@ class _Stream:
 class Shell:
     """Commands run one after another in the same bash. A command reads `/dev/null`.
 
-    A command that runs out of time is interrupted, then killed with all its descendants; if bash itself does not answer after that, it is
-    replaced, and `restarted` says that directory and variables are lost.
+    A command that runs out of time is interrupted; if bash does not answer after that, it is killed with all its
+    descendants and replaced, and `restarted` says that directory and variables are lost.
     """
 
     def __init__(self, backend: Backend, ref: Ref, cwd: str) -> None:
@@ -93,7 +92,11 @@ class Shell:
         self._process = await self._backend.exec(
             self._ref,
             ExecRequest(
-                argv=("/bin/bash", "--norc", "--noprofile"), cwd=self._cwd, stdin=True, timeout=None, output_bytes=_FOREVER
+                argv=("/bin/bash", "--norc", "--noprofile"),
+                cwd=self._cwd,
+                stdin=True,
+                timeout=None,
+                output_bytes=_FOREVER,
             ),
         )
         return self._process
@@ -115,8 +118,13 @@ def _script(command: str, marker: bytes) -> bytes:
     """`command` as a here-document that bash evaluates in itself, then the marker on both streams."""
     end = secrets.token_hex(16).encode()
     return (
-        b"{ IFS= read -r -d '' GLOVEPORT_COMMAND || :; } <<'" + end + b"'\n"
-        + command.encode("utf-8", "surrogateescape") + b"\n" + end + b"\n"
+        b"{ IFS= read -r -d '' GLOVEPORT_COMMAND || :; } <<'"
+        + end
+        + b"'\n"
+        + command.encode("utf-8", "surrogateescape")
+        + b"\n"
+        + end
+        + b"\n"
         b'eval "$GLOVEPORT_COMMAND" </dev/null; '
         b"{ printf '\\n%s%d\\n' " + marker + b' "$?"; printf ' + b"'\\n%s0\\n' " + marker + b" >&2; }\n"
     )

@@ -78,15 +78,14 @@ def remove_tree(path: Path) -> None:
 
 
 def _open_up_and_retry(function: Callable[..., object], path: str, _error: object) -> None:
-    parent = os.path.dirname(path)  # noqa: PTH120 - rmtree hands out strings, possibly not UTF-8
+    parent = os.path.dirname(path)
     with contextlib.suppress(OSError):
-        os.chmod(parent, 0o700)  # noqa: PTH101
+        os.chmod(parent, 0o700)
     with contextlib.suppress(OSError):
-        if not os.path.islink(path):  # noqa: PTH114
-            os.chmod(path, 0o700)  # noqa: PTH101
+        if not os.path.islink(path):
+            os.chmod(path, 0o700)
     with contextlib.suppress(FileNotFoundError):
         if function is os.scandir or function is os.open or function is os.lstat:
             shutil.rmtree(path, ignore_errors=True)
         else:
             function(path)
-

@@ -26,9 +26,9 @@ _SEAL_BYTES = len(_SEAL) + 64 + len('"}')
 class Trail:
     """Appends events to one JSON-lines file (0600).
 
-    A line is one record; its last field is the SHA-256 of the previous record's hash and of the line's own bytes before that field,
-    so that no byte of any record can change, and no record can be taken out, without `verify_trail` naming the place. A record is written
-    with one `write`, before the operation it announces goes on.
+    A line is one record; its last field is the SHA-256 of the previous record's hash and of the line's own bytes
+    before that field, so that no byte can change and no record can be taken out without `verify_trail` naming the
+    place. A record is written with one `write`, before the operation it announces goes on.
     """
 
     def __init__(
@@ -100,7 +100,9 @@ def read_trail(path: Path) -> Iterator[Event]:
                 yield Event(**{**record, "kind": EventKind(record["kind"])})
             except (ValueError, KeyError, TypeError) as error:
                 raise InvalidRequest(
-                    f"{path}: line {number} is not an event", hint="check it with: gloveport verify", line=number
+                    f"{path}: line {number} is not an event",
+                    hint="check it with: gloveport verify",
+                    line=number,
                 ) from error
 
 

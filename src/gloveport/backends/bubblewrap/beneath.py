@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK the open of a FIFO would wait for a writer that never comes.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
+_REPLACED = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV})
+"""How an open says that the name is a link, a socket or a device."""
+
 _TYPES = {
     stat.S_IFREG: FileType.FILE,
     stat.S_IFDIR: FileType.DIRECTORY,
@@ -42,8 +46,8 @@ def file_type(mode: int) -> FileType:
 class Beneath:
     """A directory tree, read one component at a time from its root.
 
-    `root` belongs to the platform or the user; everything below may be hostile. Paths are relative, `/` between names,
-    empty for the root itself; bytes that are not UTF-8 are surrogate escapes.
+    `root` belongs to the platform or the user; everything below may be hostile. Paths are relative, `/`
+    between names, empty for the root itself; bytes that are not UTF-8 are surrogate escapes.
     """
 
     def __init__(self, root: Path) -> None:
@@ -81,15 +85,13 @@ class Beneath:
     def _open(self, path: str, flags: int) -> int:
         names = path.split("/") if path else []
         if any(name in ("", ".", "..") for name in names):
-            raise InvalidRequest(f"not a path below the workspace: {path!r}", hint="take the path from the list of changes")
+            raise InvalidRequest(
+                f"not a path below the workspace: {path!r}", hint="take the path from the list of changes"
+            )
         held = os.open(self._root, _DIRECTORY & ~os.O_NOFOLLOW)
         for position, name in enumerate(names):
             try:
-                following = os.open(name, flags if position == len(names) - 1 else _THROUGH, dir_fd=held)
-            except OSError as error:
-                if error.errno in _REPLACED:
-                    raise NotADirectoryError(error.errno, error.strerror, path) from error
-                raise
+                following = _open_at(held, name, flags if position == len(names) - 1 else _THROUGH)
             finally:
                 os.close(held)
             held = following
@@ -98,9 +100,9 @@ class Beneath:
 
 def same_content(one: int, other: int, name: str) -> bool:
     """Whether the regular files called `name` in two open directories hold the same bytes."""
-    first = os.open(name, _FILE, dir_fd=one)
+    first = _open_at(one, name, _FILE)
     try:
-        second = os.open(name, _FILE, dir_fd=other)
+        second = _open_at(other, name, _FILE)
         try:
             while True:
                 left, right = os.read(first, _CHUNK), os.read(second, _CHUNK)
@@ -112,6 +114,15 @@ def same_content(one: int, other: int, name: str) -> bool:
             os.close(second)
     finally:
         os.close(first)
+
+
+def _open_at(parent: int, name: str, flags: int) -> int:
+    try:
+        return os.open(name, flags, dir_fd=parent)
+    except OSError as error:
+        if error.errno in _REPLACED:
+            raise FileNotFoundError(error.errno, error.strerror, name) from error
+        raise
 
 
 def _read(descriptor: int, path: str) -> bytes:
@@ -135,7 +146,9 @@ def _read(descriptor: int, path: str) -> bytes:
 def _refusal(path: str, error: OSError) -> GloveportError:
     if isinstance(error, PermissionError):
         return PermissionDenied(
-            f"{path!r} cannot be read from the host", hint="make it readable in the sandbox: chmod u+r", path=path
+            f"{path!r} cannot be read from the host",
+            hint="make it readable in the sandbox: chmod u+r",
+            path=path,
         )
     return Conflict(
         f"{path!r} changed while it was read",

@@ -99,7 +99,7 @@ def _settings(version: int, controller: str, limits: Limits) -> list[tuple[str, 
 
 
 def find_cgroups(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> Cgroups:
-    """Look for controllers this user may use: root's own, or a delegated subtree. Makes nothing but the shared parent."""
+    """Controllers this user may use: root's own, or a delegated subtree. Makes nothing but the shared parent."""
     try:
         lines = membership.read_text("ascii").splitlines()
     except OSError:

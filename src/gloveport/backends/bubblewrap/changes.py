@@ -1,0 +1,334 @@
+"""What a guest changed in its workspace, read on the host from the overlay's upper directory or from a copy."""
+
+from __future__ import annotations
+
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from gloveport.backends.bubblewrap.beneath import GONE, Beneath, file_type, same_content
+from gloveport.errors import InvalidRequest, LimitExceeded
+from gloveport.model import Change, ChangeKind, FileType
+
+__all__ = ["CopyChanges", "OverlayChanges"]
+
+_OVERLAY_PREFIXES = ("user.overlay.", "trusted.overlay.")
+"""Where overlayfs keeps its marks: mounted by a user namespace (bubblewrap's way) and by root."""
+
+_MAX_ENTRIES = 1_000_000
+_MAX_PATH = 4096  # PATH_MAX: a longer path cannot be opened by name, by git or by anybody
+_KEPT = (FileType.FILE, FileType.SYMLINK)
+
+
+class _Changes(ABC):
+    """Walks the tree that the guest wrote and holds it against the first one. The scan runs in the constructor.
+
+    Files, symbolic links and the execute permission of the owner are compared: what Git records. A directory
+    is listed only where nothing inside can stand for it: added and empty, or deleted and empty. Where a
+    directory took a file's place the file is `deleted`, with `after` saying so; the other way round the file
+    is `added`, with `before` saying so. Everything called `.git` is left out, at any depth: a guest's
+    repository data is never brought to the host.
+
+    The guest may be writing meanwhile: each path is seen as it was at one moment, and what vanished is not
+    listed.
+    """
+
+    changes: Sequence[Change]
+    """By path, in byte order."""
+
+    skipped: Sequence[str]
+    """Paths that were changed but cannot be told: FIFOs, sockets, devices, unreadable files, paths beyond 4096 bytes."""
+
+    def __init__(self, before: Path, after: Path) -> None:
+        """Scan. `LimitExceeded` beyond a million entries."""
+        self._before = Beneath(before)
+        self._after = Beneath(after)
+        self._found: list[Change] = []
+        self._skipped: list[str] = []
+        self._budget = _MAX_ENTRIES
+        self._scan()
+        self.changes = tuple(sorted(self._found, key=lambda change: os.fsencode(change.path)))
+        self.skipped = tuple(sorted(self._skipped, key=os.fsencode))
+        self._found, self._skipped = [], []
+
+    def before(self, change: Change) -> bytes:
+        """A file's first content or a link's first target.
+
+        `LimitExceeded` beyond 512 MiB; `Conflict` when it is not what the scan saw any more;
+        `PermissionDenied`.
+        """
+        return _content(self._before, change.path, change.before)
+
+    def after(self, change: Change) -> bytes:
+        """A file's content or a link's target; fails as `before` does."""
+        return _content(self._after, change.path, change.after)
+
+    @abstractmethod
+    def _is_whiteout(self, parent: int, name: str, seen: os.stat_result) -> bool:
+        """Whether the entry says "deleted"."""
+
+    @abstractmethod
+    def _is_opaque(self, directory: int) -> bool:
+        """Whether the directory shows nothing of the first tree's directory of the same name."""
+
+    @abstractmethod
+    def _same_file(self, parents: tuple[int, int], name: str, seen: tuple[os.stat_result, os.stat_result]) -> bool:
+        """Whether two regular files of equal size hold the same; `(before, after)` each."""
+
+    def _scan(self) -> None:
+        pending = [("", False)]
+        while pending:
+            path, hidden = pending.pop()
+            try:
+                pending.extend(self._visit(path, hidden=hidden))
+            except PermissionError:
+                self._skipped.append(path)
+            except GONE:
+                continue
+
+    def _visit(self, path: str, *, hidden: bool) -> list[tuple[str, bool]]:
+        """Compare one directory of the guest's tree; returns its subdirectories.
+
+        `hidden`: what the first tree has here does not show through, so that every name missing here is
+        deleted.
+        """
+        with self._after.directory(path) as after, _optional(self._before, path) as before:
+            names = dict(_entries(after))
+            self._spend(len(names))
+            hidden = hidden or self._is_opaque(after)
+            below = [
+                (child, hidden)
+                for name, seen in names.items()
+                if self._compare(child := _join(path, name), name, (before, after), seen)
+            ]
+            if before is None:
+                if not names and path:
+                    self._add(path, None, FileType.DIRECTORY)
+            elif hidden:
+                for name, seen in _entries(before):
+                    if name not in names:
+                        self._delete(_join(path, name), seen, None)
+            return below
+
+    def _compare(self, path: str, name: str, parents: tuple[int | None, int], seen: os.stat_result) -> bool:
+        """Record what became of one entry; returns whether it is a directory to visit."""
+        before, after = parents
+        old = _stat(before, name)
+        if len(os.fsencode(path)) >= _MAX_PATH:
+            self._skipped.append(path)
+            return False
+        try:
+            if self._is_whiteout(after, name, seen):
+                if old is not None:
+                    self._delete(path, old, None)
+                return False
+            return self._compare_types(path, name, parents, old, seen)
+        except PermissionError:
+            self._skipped.append(path)
+        except GONE:
+            pass
+        return False
+
+    def _compare_types(
+        self,
+        path: str,
+        name: str,
+        parents: tuple[int | None, int],
+        old: os.stat_result | None,
+        new: os.stat_result,
+    ) -> bool:
+        then, now = _type(old), file_type(new.st_mode)
+        if now not in _KEPT:
+            if now is not FileType.DIRECTORY:
+                self._skipped.append(path)
+            if old is not None and then in _KEPT:
+                self._delete(path, old, FileType.DIRECTORY if now is FileType.DIRECTORY else None)
+            elif old is not None and then is FileType.DIRECTORY and now is not FileType.DIRECTORY:
+                self._delete(path, old, None)
+            return now is FileType.DIRECTORY
+        if not os.access(name, os.R_OK, dir_fd=parents[1], effective_ids=True) and now is FileType.FILE:
+            raise PermissionError(path)
+        if old is None or then not in _KEPT:
+            if old is not None and then is FileType.DIRECTORY:
+                self._delete(path, old, now)
+            self._add(path, then if then is FileType.DIRECTORY else None, now, new.st_mode)
+        elif then is not now or not self._same(parents, name, old, new):
+            self._modify(path, (then, now), (old.st_mode, new.st_mode))
+        return False
+
+    def _same(self, parents: tuple[int | None, int], name: str, old: os.stat_result, new: os.stat_result) -> bool:
+        before, after = parents
+        if before is None or old.st_size != new.st_size:
+            return False
+        if stat.S_ISLNK(new.st_mode):
+            return os.readlink(name, dir_fd=before) == os.readlink(name, dir_fd=after)
+        executable = bool(old.st_mode & stat.S_IXUSR) == bool(new.st_mode & stat.S_IXUSR)
+        return executable and (new.st_size == 0 or self._same_file((before, after), name, (old, new)))
+
+    def _delete(self, path: str, old: os.stat_result, after: FileType | None) -> None:
+        """Record that `path` is gone; a directory counts as the files below it."""
+        if not stat.S_ISDIR(old.st_mode):
+            if (then := file_type(old.st_mode)) in _KEPT:
+                self._remove(path, then, after, old.st_mode)
+            return
+        pending = [path]
+        while pending:
+            directory = pending.pop()
+            try:
+                with self._before.directory(directory) as opened:
+                    entries = list(_entries(opened))
+            except PermissionError:
+                self._skipped.append(directory)
+                continue
+            except GONE:
+                continue
+            self._spend(len(entries))
+            if not entries:
+                self._remove(directory, FileType.DIRECTORY, None, 0)
+            for name, seen in entries:
+                then = file_type(seen.st_mode)
+                if then is FileType.DIRECTORY:
+                    pending.append(_join(directory, name))
+                elif then in _KEPT:
+                    self._remove(_join(directory, name), then, None, seen.st_mode)
+
+    def _add(self, path: str, before: FileType | None, after: FileType, mode: int = 0) -> None:
+        self._found.append(
+            Change(path=path, kind=ChangeKind.ADDED, before=before, after=after, mode_after=stat.S_IMODE(mode))
+        )
+
+    def _modify(self, path: str, types: tuple[FileType | None, FileType], modes: tuple[int, int]) -> None:
+        self._found.append(
+            Change(
+                path=path,
+                kind=ChangeKind.MODIFIED,
+                before=types[0],
+                after=types[1],
+                mode_before=stat.S_IMODE(modes[0]),
+                mode_after=stat.S_IMODE(modes[1]),
+            )
+        )
+
+    def _remove(self, path: str, before: FileType, after: FileType | None, mode: int) -> None:
+        self._found.append(
+            Change(path=path, kind=ChangeKind.DELETED, before=before, after=after, mode_before=stat.S_IMODE(mode))
+        )
+
+    def _spend(self, entries: int) -> None:
+        self._budget -= entries
+        if self._budget < 0:
+            raise LimitExceeded(
+                f"more than {_MAX_ENTRIES:,} entries of the workspace changed",
+                hint="remove what was generated (build output, caches) in the sandbox and try again",
+                limit="changes",
+            )
+
+
+class OverlayChanges(_Changes):
+    """Changes in an overlay's upper directory. Takes time by what was written, never by the size of the repository.
+
+    Needs a mount without `redirect_dir` and `metacopy`, as `userxattr` mounts are.
+    """
+
+    def _is_whiteout(self, parent: int, name: str, seen: os.stat_result) -> bool:
+        if stat.S_ISCHR(seen.st_mode):
+            return seen.st_rdev == 0
+        if not stat.S_ISREG(seen.st_mode) or seen.st_size:
+            return False
+        # A descriptor of the file would need read permission; its name under the parent's does not.
+        return _mark(f"/proc/self/fd/{parent}/{name}", "whiteout") is not None
+
+    def _is_opaque(self, directory: int) -> bool:
+        return _mark(directory, "opaque") == b"y"
+
+    def _same_file(self, parents: tuple[int, int], name: str, seen: tuple[os.stat_result, os.stat_result]) -> bool:
+        del seen
+        return same_content(*parents, name)
+
+
+class CopyChanges(_Changes):
+    """Changes in a copy of the first tree, for hosts that cannot mount an overlay. Walks all of it.
+
+    The copy must have kept modification times: a file of the same size and time is taken as unchanged. With
+    `copied_at_ns` (a change time, `st_ctime_ns`, of something made after the copy) its content is compared
+    even so when its inode was touched later, so that a guest which puts times back hides nothing.
+    """
+
+    def __init__(self, before: Path, after: Path, copied_at_ns: int | None = None) -> None:
+        self._copied_at_ns = copied_at_ns
+        super().__init__(before, after)
+
+    def _is_whiteout(self, parent: int, name: str, seen: os.stat_result) -> bool:
+        del parent, name, seen
+        return False
+
+    def _is_opaque(self, directory: int) -> bool:
+        del directory
+        return True
+
+    def _same_file(self, parents: tuple[int, int], name: str, seen: tuple[os.stat_result, os.stat_result]) -> bool:
+        old, new = seen
+        untouched = self._copied_at_ns is None or new.st_ctime_ns < self._copied_at_ns
+        return (untouched and old.st_mtime_ns == new.st_mtime_ns) or same_content(*parents, name)
+
+
+def _entries(directory: int) -> Iterator[tuple[str, os.stat_result]]:
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name == ".git":
+                continue
+            try:
+                yield entry.name, entry.stat(follow_symlinks=False)
+            except GONE:
+                continue
+
+
+@contextmanager
+def _optional(tree: Beneath, path: str) -> Iterator[int | None]:
+    """The directory's descriptor, or `None` where the tree has no directory there."""
+    with ExitStack() as held:
+        try:
+            descriptor: int | None = held.enter_context(tree.directory(path))
+        except GONE:
+            descriptor = None
+        yield descriptor
+
+
+def _stat(parent: int | None, name: str) -> os.stat_result | None:
+    if parent is None:
+        return None
+    try:
+        return os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except GONE:
+        return None
+
+
+def _type(seen: os.stat_result | None) -> FileType | None:
+    return None if seen is None else file_type(seen.st_mode)
+
+
+def _mark(place: int | str, name: str) -> bytes | None:
+    """The value of one of overlayfs's own extended attributes."""
+    for prefix in _OVERLAY_PREFIXES:
+        try:
+            if isinstance(place, int):
+                return os.getxattr(place, prefix + name)
+            return os.getxattr(place, prefix + name, follow_symlinks=False)
+        except OSError:
+            continue  # not set, not permitted, or a file system without such attributes
+    return None
+
+
+def _join(directory: str, name: str) -> str:
+    return f"{directory}/{name}" if directory else name
+
+
+def _content(tree: Beneath, path: str, kind: FileType | None) -> bytes:
+    if kind is FileType.FILE:
+        return tree.read(path)
+    if kind is FileType.SYMLINK:
+        return tree.target(path)
+    raise InvalidRequest(f"{path!r} has no content on this side", hint="look at the change's `before` and `after`")

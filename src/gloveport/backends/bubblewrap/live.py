@@ -1,0 +1,185 @@
+"""One living sandbox: bubblewrap started, guestd answering, and the orderly end of both."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import dataclass
+
+import anyio
+import anyio.abc
+
+from gloveport.backends.bubblewrap.cgroups import Cgroups, SandboxCgroup
+from gloveport.backends.bubblewrap.helpers import Helpers
+from gloveport.backends.bubblewrap.launcher import IDMAP_UNSUPPORTED, Launch, Launched, launch
+from gloveport.backends.bubblewrap.place import Place, Record
+from gloveport.backends.bubblewrap.render import Places, render
+from gloveport.backends.bubblewrap.watch import Watch
+from gloveport.backends.bubblewrap.workspace import Workspace, stages_for
+from gloveport.errors import BackendUnavailable
+from gloveport.guest.channel import Channel
+from gloveport.model import Assembled, Plan, SandboxState
+
+__all__ = ["LiveSandbox", "Means", "start_sandbox"]
+
+_START_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What every sandbox of one backend is started with."""
+
+    helpers: Helpers
+    cgroups: Cgroups
+    tasks: anyio.abc.TaskGroup
+
+
+@dataclass(slots=True, kw_only=True)
+class LiveSandbox:
+    """What this process holds of one sandbox."""
+
+    plan: Plan
+    digest: str
+    place: Place
+    workspace: Workspace
+    cgroup: SandboxCgroup | None
+    launched: Launched
+    channel: Channel
+    created_at: float
+    first_process: int | None = None
+    state: SandboxState = SandboxState.CREATING
+    reason: str = ""
+    watch: Watch | None = None
+
+    def lost(self, reason: str) -> None:
+        """Guestd is gone without having been asked to go."""
+        if self.state in (SandboxState.RUNNING, SandboxState.CREATING):
+            self.state = SandboxState.FAILED
+            self.reason = reason
+
+    async def expire(self) -> None:
+        """The sandbox's wall time is over: stop it, and keep its workspace until it is deleted."""
+        self.state = SandboxState.STOPPED
+        self.reason = "timeout"
+        await self.end()
+
+    async def end(self) -> None:
+        """Close guestd's stream, wait until every process is gone, remove the control group. Idempotent, bounded."""
+        if self.state is SandboxState.RUNNING:
+            self.state = SandboxState.STOPPED
+        if self.watch is not None:
+            self.watch.cancel()
+        if self.channel.lost is None:
+            self.channel.close()
+        await self.launched.reap(self.first_process)
+        if self.cgroup is not None:
+            self.cgroup.remove()
+
+
+async def start_sandbox(plan: Plan, place: Place, workspace: Workspace, means: Means) -> LiveSandbox:
+    """Start bubblewrap and wait for guestd's hello. On failure everything started here is ended again."""
+    cgroup = _make_cgroup(plan, means.cgroups)
+    sandbox: LiveSandbox | None = None
+    try:
+        launched, control = _launch(plan, place, workspace, means, cgroup)
+        sandbox = LiveSandbox(
+            plan=plan,
+            digest=plan.digest(),
+            place=place,
+            workspace=workspace,
+            cgroup=cgroup,
+            launched=launched,
+            channel=Channel(control),
+            created_at=time.time(),
+        )
+        means.tasks.start_soon(sandbox.channel.run, sandbox.lost)
+        with anyio.fail_after(_START_SECONDS):
+            await sandbox.channel.ready()
+    except BaseException as error:
+        with anyio.CancelScope(shield=True):
+            words, status = "", None
+            if sandbox is not None:
+                await sandbox.end()
+                words, status = sandbox.launched.last_words, sandbox.launched.status
+            elif cgroup is not None:
+                cgroup.remove()
+        if sandbox is not None and isinstance(error, BackendUnavailable | TimeoutError):
+            raise _start_failure(words, status) from error
+        raise
+    sandbox.state = SandboxState.RUNNING
+    sandbox.first_process = launched.first_process()
+    place.record(
+        Record(
+            id=plan.sandbox,
+            created_at=sandbox.created_at,
+            plan_digest=sandbox.digest,
+            image="host",
+            source=workspace.source,
+        )
+    )
+    sandbox.watch = Watch(plan.limits, sandbox.channel, place.upper, sandbox.expire)
+    means.tasks.start_soon(sandbox.watch.run)
+    return sandbox
+
+
+def _launch(
+    plan: Plan, place: Place, workspace: Workspace, means: Means, cgroup: SandboxCgroup | None
+) -> tuple[Launched, socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    info = os.pipe()
+    seccomp = os.open(means.helpers.seccomp, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        places = Places(
+            bwrap=means.helpers.bwrap,
+            guestd=means.helpers.guestd,
+            assembled={m.target: means.helpers.assemble(m) for m in plan.mounts if isinstance(m, Assembled)},
+            upper=str(place.upper),
+            work=str(place.work),
+            lower=workspace.lower,
+            copied=workspace.copied,
+            staged=workspace.staged,
+            control_fd=theirs.fileno(),
+            seccomp_fd=seccomp,
+            info_fd=info[1],
+            guestd_memory=0 if means.cgroups.has("memory") else plan.limits.memory_bytes,
+        )
+        request = Launch(
+            launcher=means.helpers.launch,
+            argv=render(plan, places),
+            user=(place.user.uid, place.user.gid) if os.geteuid() == 0 else None,
+            cgroups=[str(directory) for directory in cgroup.directories] if cgroup else [],
+            stages=stages_for(workspace),
+            keep=(theirs.fileno(), seccomp, info[1]),
+        )
+        return launch(request, info[0]), ours
+    except BaseException:
+        ours.close()
+        os.close(info[0])
+        raise
+    finally:
+        theirs.close()
+        os.close(info[1])
+        os.close(seccomp)
+
+
+def _make_cgroup(plan: Plan, cgroups: Cgroups) -> SandboxCgroup | None:
+    try:
+        return cgroups.make(plan.sandbox, plan.limits)
+    except OSError as error:
+        raise BackendUnavailable(
+            f"cannot make a control group: {error.strerror} ({error.filename})",
+            hint="see how limits are kept here with: gloveport doctor",
+        ) from error
+
+
+def _start_failure(words: str, status: int | None) -> BackendUnavailable:
+    if status == IDMAP_UNSUPPORTED:
+        return BackendUnavailable(
+            f"this file system cannot be shown with other owners: {words}",
+            hint="copy the repository to a local file system (ext4, xfs, btrfs)",
+        )
+    return BackendUnavailable(
+        f"bubblewrap did not start: {words or f'exit {status}'}",
+        hint="see what is missing with: gloveport doctor",
+    )

@@ -1,0 +1,131 @@
+"""Starts the runner on first use and stops it: the client's only way to a process of the host."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from gloveport.client.connection import Connection
+from gloveport.errors import BackendUnavailable, PermissionDenied, TimedOut, error_from_body
+from gloveport.settings import Settings
+
+__all__ = ["connect", "runner_environment", "stop_runner"]
+
+_ATTEMPTS = 3
+"""A runner may stop for being idle between its start and the first call; not thrice in a row."""
+_START_SECONDS = 60.0
+_STOP_SECONDS = 60.0
+_PEER = struct.Struct("3i")
+
+_PASSED_ON = frozenset(
+    "HOME LANG LC_ALL LOGNAME PATH PYTHONPATH TMPDIR USER VIRTUAL_ENV"
+    " HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy SSL_CERT_DIR SSL_CERT_FILE SSH_AUTH_SOCK".split()
+)
+_PASSED_ON_PREFIXES = ("GLOVEPORT_", "XDG_")
+
+
+def connect(settings: Settings) -> Connection:
+    """A connection to this installation's runner, which is started when there is none."""
+    connection = Connection.open(settings.socket)
+    for _ in range(_ATTEMPTS):
+        if connection is not None:
+            return connection
+        with _starting(settings.state):
+            connection = Connection.open(settings.socket)
+            if connection is None:
+                _start(settings)
+                connection = Connection.open(settings.socket)
+    if connection is None:
+        raise BackendUnavailable("the runner ends as soon as it starts", hint=f"see why in {settings.data}/runner.log")
+    return connection
+
+
+def stop_runner(path: Path) -> bool:
+    """End the runner at `path`, whatever its version, and wait until it is gone; whether there was one.
+
+    The kernel says who listens there, so the signal cannot reach another process.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+        try:
+            peer.connect(os.fspath(path))
+        except (FileNotFoundError, ConnectionError):
+            return False
+        pid, uid, _ = _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        if uid != os.geteuid():
+            raise PermissionDenied(f"the runner belongs to uid {uid}", hint="stop it as that user")
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return True
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGTERM)
+        if not select.select([handle], [], [], _STOP_SECONDS)[0]:
+            raise TimedOut(f"the runner (pid {pid}) does not stop", hint=f"kill it with: kill -9 {pid}")
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(handle)
+    return True
+
+
+def runner_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """What a runner inherits: where things are and how to fetch repositories. No key, no token, nothing unknown."""
+    return {
+        name: value
+        for name, value in variables.items()
+        if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
+    }
+
+
+@contextmanager
+def _starting(state: Path) -> Iterator[None]:
+    """One starter at a time."""
+    try:
+        state.mkdir(mode=0o711, parents=True, exist_ok=True)
+        descriptor = os.open(state / "start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise BackendUnavailable(
+            f"cannot use {state}: {error.strerror}", hint="point GLOVEPORT_STATE at a directory you can write"
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _start(settings: Settings) -> None:
+    """Start a runner that outlives this process; returns once it listens. It says on stdout why it cannot."""
+    places = {"GLOVEPORT_STATE": str(settings.state.absolute()), "GLOVEPORT_DATA": str(settings.data.absolute())}
+    try:
+        started = subprocess.run(
+            [sys.executable, "-P", "-m", "gloveport.runner", "--detach"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env={**runner_environment(os.environ), **places, "GLOVEPORT_IDLE_SECONDS": str(settings.idle_seconds)},
+            cwd="/",
+            timeout=_START_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TimedOut("the runner does not start", hint=f"see why in {settings.data}/runner.log") from error
+    if started.returncode == 0:
+        return
+    try:
+        problem = error_from_body(json.loads(started.stdout))
+    except ValueError:
+        said = started.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+        problem = BackendUnavailable(
+            f"the runner did not start: {''.join(said)}", hint="look for what is missing with: gloveport doctor"
+        )
+    raise problem

@@ -1,0 +1,110 @@
+"""The run directory: everything one run leaves, in files that need no Gloveport to read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from gloveport.errors import NotFound
+from gloveport.model import EndReason, RunState, RunSummary, Usage, resolve_id
+from gloveport.store import make_private
+
+__all__ = ["RunDirectory", "find_run", "list_runs", "make_run_directory"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """One run's files."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.path.name
+
+    @property
+    def trajectory(self) -> Path:
+        """Every event of the run, hash-chained."""
+        return self.path / "trajectory.jsonl"
+
+    @property
+    def audit(self) -> Path:
+        """What was done and decided, hash-chained by itself."""
+        return self.path / "audit.jsonl"
+
+    @property
+    def patch(self) -> Path:
+        """What the run changed, for `git apply`."""
+        return self.path / "patch.diff"
+
+    @property
+    def report(self) -> Path:
+        """The test report (JUnit XML)."""
+        return self.path / "junit.xml"
+
+    @property
+    def test_log(self) -> Path:
+        """What the test command printed."""
+        return self.path / "test.log"
+
+    def save(self, summary: RunSummary) -> None:
+        """Write `run.json`, whole or not at all."""
+        scratch = self.path / ".run.json"
+        scratch.write_text(json.dumps(asdict(summary), indent=2) + "\n", "utf-8")
+        scratch.rename(self.path / "run.json")
+
+    def summary(self) -> RunSummary:
+        """What `run.json` says. A run whose process died is still `running` there."""
+        try:
+            record = json.loads((self.path / "run.json").read_text("utf-8"))
+            return RunSummary(
+                **{
+                    **record,
+                    "state": RunState(record["state"]),
+                    "reason": EndReason(record["reason"]) if record["reason"] else None,
+                    "usage": Usage(**record["usage"]),
+                    "changed": tuple(record["changed"]),
+                }
+            )
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise NotFound(
+                f"run {self.id} has no readable run.json",
+                hint=f"look at what is left of it in {self.path}",
+                id=self.id,
+            ) from error
+
+
+def make_run_directory(data: Path, run: str) -> RunDirectory:
+    """Make the directory (0700) of a new run."""
+    root = make_private(data / "runs")
+    path = root / run
+    path.mkdir(mode=0o700)
+    return RunDirectory(path)
+
+
+def find_run(data: Path, prefix: str) -> RunDirectory:
+    """The run that a unique prefix names; `last` is the newest."""
+    runs = {run.id: run for run in _directories(data)}
+    if prefix == "last" and runs:
+        return max(runs.values(), key=lambda run: run.path.stat().st_ctime)
+    return runs[resolve_id(prefix, runs, noun="run")]
+
+
+def list_runs(data: Path) -> list[RunSummary]:
+    """Every readable run, oldest first."""
+    found = []
+    for run in _directories(data):
+        try:
+            found.append(run.summary())
+        except NotFound:
+            continue
+    return sorted(found, key=lambda summary: summary.started_at)
+
+
+def _directories(data: Path) -> Iterator[RunDirectory]:
+    root = data / "runs"
+    if root.is_dir():
+        yield from (RunDirectory(path) for path in root.iterdir() if path.is_dir())

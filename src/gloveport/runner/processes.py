@@ -1,0 +1,137 @@
+"""Processes of the guest as the runner serves them: relayed to a caller, or detached and kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import anyio
+
+from gloveport.backends.base import Process
+from gloveport.client.wire import Kind
+from gloveport.errors import GloveportError, LimitExceeded, NotFound
+from gloveport.model import Exit, OutputStream, TerminalSize
+from gloveport.runner.connection import Connection
+from gloveport.sandbox import Background
+
+__all__ = ["Detached", "DetachedProcesses", "relay"]
+
+MOST_DETACHED = 256
+"""Detached processes that one sandbox may have, the ended ones that are still listed included."""
+
+
+async def relay(process: Process, connection: Connection) -> Exit:
+    """Connect a process with its caller until it ends. Cancelling (the caller left) kills the whole tree."""
+    failure: GloveportError | None = None
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_feed, process, connection)
+            tasks.start_soon(_steer, process, connection)
+            try:
+                async for chunk in process:
+                    await connection.output(chunk.data, error=chunk.stream is OutputStream.STDERR)
+            except GloveportError as error:
+                failure = error
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return await process.wait()
+    except BaseException:
+        await _kill(process)
+        raise
+
+
+async def _feed(process: Process, connection: Connection) -> None:
+    """Input to the process. Where that fails the process has ended, and `relay` says how."""
+    try:
+        while data := await connection.inbox.input():
+            await process.send(data)
+            await connection.grant(len(data))
+        await process.close_stdin()
+    except GloveportError:
+        return
+
+
+async def _steer(process: Process, connection: Connection) -> None:
+    """Signals and terminal sizes to the process."""
+    try:
+        while True:
+            frame = await connection.inbox.control()
+            if frame.kind is Kind.SIGNAL:
+                number, tree = frame.signal()
+                await process.signal(number, tree=tree)
+            else:
+                await process.resize(TerminalSize(*frame.size()))
+    except GloveportError:
+        return
+
+
+async def _kill(process: Process) -> None:
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await process.wait()  # a cancelled wait kills the tree, shielded and bounded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detached:
+    """A process that goes on without its caller."""
+
+    number: int
+    """1, 2, 3 … within its sandbox."""
+    argv: tuple[str, ...]
+    started_at: float
+    """Seconds since the epoch."""
+    background: Background
+
+    def summary(self) -> dict[str, object]:
+        """What a listing says of it."""
+        ended = self.background.exit
+        return {
+            "number": self.number,
+            "pid": self.background.process.pid,
+            "argv": list(self.argv),
+            "started_at": self.started_at,
+            "running": ended is None,
+            "status": None if ended is None else ended.status,
+        }
+
+
+class DetachedProcesses:
+    """The detached processes of one sandbox. They end with it."""
+
+    def __init__(self) -> None:
+        self._processes: dict[int, Detached] = {}
+        self._started = 0
+
+    def __iter__(self) -> Iterator[Detached]:
+        return iter(self._processes.values())
+
+    def check_room(self) -> None:
+        """Raise `LimitExceeded` when another process would be one too many; ended ones make room."""
+        if len(self._processes) < MOST_DETACHED:
+            return
+        ended = next((found.number for found in self if found.background.exit is not None), None)
+        if ended is None:
+            raise LimitExceeded(
+                f"{MOST_DETACHED} detached processes are running in this sandbox",
+                hint="end some of them first",
+                limit="detached_processes",
+            )
+        del self._processes[ended]
+
+    def add(self, argv: tuple[str, ...], process: Process) -> Detached:
+        """List a process that was just started."""
+        self._started += 1
+        detached = Detached(
+            number=self._started, argv=argv, started_at=time.time(), background=Background(process)
+        )
+        self._processes[detached.number] = detached
+        return detached
+
+    def get(self, number: int) -> Detached:
+        """The process that was given this number."""
+        detached = self._processes.get(number)
+        if detached is None:
+            raise NotFound(f"no detached process {number}", hint="see what there is with: gloveport ps", number=number)
+        return detached

@@ -1,0 +1,175 @@
+"""Applying a patch to a user's tree: checked first, then everything or nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import anyio
+import anyio.to_thread
+
+from gloveport.errors import BackendUnavailable, Conflict, InvalidRequest, NotFound
+from gloveport.sandbox.host_git import GitFailed, run_git
+from gloveport.store.layout import remove_tree
+
+__all__ = ["apply_patch"]
+
+_SECONDS = 600.0
+_PLAIN = "* -text !eol -filter -ident -working-tree-encoding -whitespace\n"
+"""Attributes that win over the tree's own: bytes are written as they are in the patch, and no filter runs."""
+
+_NAMED = (
+    re.compile(r"^error: patch failed: (?P<path>.*):\d+$"),
+    re.compile(r"^error: affected file '(?P<path>.*)' is beyond a symbolic link$"),
+    re.compile(r"^error: invalid path '(?P<path>.*)'$"),
+    re.compile(r"^error: (?P<path>.*): [^:]+$"),
+)
+_BROKEN = (
+    "corrupt",
+    "unrecognized input",
+    "No valid patches",
+    "without header",
+    "lacks filename",
+    "fragment",
+)
+
+
+async def apply_patch(patch: bytes, tree: Path) -> tuple[str, ...]:
+    """Apply `patch` to the directory `tree`, with or without `.git` (the index is left alone).
+
+    Returns the paths it touched; an empty patch touches none. Whatever goes wrong, `tree` is as it was.
+
+    Raises `Conflict` naming the first path that does not fit, `InvalidRequest` for bytes that are no patch or
+    a path out of the tree, `NotFound` for a missing tree, `BackendUnavailable` when it cannot be written.
+    """
+    if not patch.strip():
+        return ()
+    if not await anyio.Path(tree).is_dir():
+        raise NotFound(f"no such directory: {tree}", hint="name the directory that the sandbox was made from")
+    place = Path(await anyio.to_thread.run_sync(lambda: tempfile.mkdtemp(prefix="gloveport-apply-")))
+    try:
+        git = await _Applier.make(place, Path(await anyio.Path(tree).absolute()), patch)
+        paths = await git.check()
+        saved = await anyio.to_thread.run_sync(_save, git.tree, paths, place / "saved")
+        try:
+            await git.run("--whitespace=nowarn")
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(_restore, git.tree, saved)
+            if isinstance(error, GitFailed):
+                raise BackendUnavailable(
+                    f"{tree} could not be written, and is as it was: {error.message}",
+                    hint="make room, check the permissions, and try again",
+                ) from error
+            raise
+        return paths
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(remove_tree, place)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Applier:
+    """Runs `git apply` on `tree` by an empty repository of ours: the tree's own settings are never read."""
+
+    place: Path
+    tree: Path
+
+    @classmethod
+    async def make(cls, place: Path, tree: Path, patch: bytes) -> _Applier:
+        applier = cls(place=place, tree=tree)
+        await run_git(["init", "--quiet", "--bare", "--template="], cwd=place, repository=applier.repository)
+        await anyio.Path(applier.repository / "info").mkdir()
+        await anyio.Path(applier.repository / "info" / "attributes").write_text(_PLAIN)
+        await anyio.Path(place / "patch").write_bytes(patch)
+        return applier
+
+    @property
+    def repository(self) -> Path:
+        return self.place / "repository.git"
+
+    async def check(self) -> tuple[str, ...]:
+        """The paths that the patch touches; raises when any does not fit."""
+        try:
+            await self.run("--check")
+            told = await self.run("--numstat", "-z")
+        except GitFailed as error:
+            raise _refusal(error) from error
+        return tuple(os.fsdecode(line.split(b"\t", 2)[2]) for line in told.split(b"\0") if line)
+
+    async def run(self, *options: str) -> bytes:
+        return await run_git(
+            ["-c", "core.bare=false", "apply", *options, "--", str(self.place / "patch")],
+            cwd=self.tree,
+            repository=self.repository,
+            env={"GIT_WORK_TREE": str(self.tree)},
+            timeout=_SECONDS,
+        )
+
+
+def _refusal(error: GitFailed) -> Conflict | InvalidRequest:
+    lines = [line for line in error.said.splitlines() if line.startswith("error:")] or [error.message]
+    if any(word in lines[0] for word in _BROKEN):
+        return InvalidRequest(f"not a patch: {lines[0]}", hint="give a patch that `gloveport diff` printed")
+    path = next((found["path"] for pattern in _NAMED if (found := pattern.match(lines[0]))), "")
+    if lines[0].startswith("error: invalid path"):
+        return InvalidRequest(f"the patch writes out of the tree: {path!r}", hint="do not apply it", path=path)
+    return Conflict(
+        f"the patch does not fit: {lines[0].removeprefix('error: ')}",
+        hint="nothing was changed; put that file back as it was when the sandbox was made, or merge the patch by hand",
+        path=path,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Saved:
+    """The first state of one path."""
+
+    path: str
+    copy: Path | None
+    """`None` for one that did not exist."""
+    missing: tuple[str, ...]
+    """Directories above it that did not exist, the deepest first."""
+
+
+def _save(tree: Path, paths: Sequence[str], place: Path) -> list[_Saved]:
+    """Git removes every old file before it writes the first new one, so a full disk would lose them."""
+    place.mkdir()
+    saved = []
+    for number, path in enumerate(paths):
+        copy: Path | None = place / str(number)
+        try:
+            shutil.copy2(tree / path, place / str(number), follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            copy = None
+        above = [str(parent) for parent in PurePosixPath(path).parents if parent.name]
+        missing = tuple(parent for parent in above if not _is_directory(tree / parent))
+        saved.append(_Saved(path=path, copy=copy, missing=missing))
+    return saved
+
+
+def _restore(tree: Path, saved: Sequence[_Saved]) -> None:
+    """New files and directories go first, because they may stand where a file was."""
+    for item in saved:
+        if item.copy is None and not _is_directory(tree / item.path):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                (tree / item.path).unlink()
+    for directory in sorted({name for item in saved for name in item.missing}, reverse=True):
+        if _is_directory(tree / directory):
+            (tree / directory).rmdir()
+    for item in saved:
+        if item.copy is not None:
+            target = tree / item.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            shutil.copy2(item.copy, target, follow_symlinks=False)
+
+
+def _is_directory(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()

@@ -1,0 +1,36 @@
+"""Every promise names the test or benchmark that proves it, or says "not tested"."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROW = re.compile(r"^\| *(?P<id>[A-Z]?[A-Z0-9-]+) *\|(?P<claim>[^|]+)\|(?P<proof>[^|]+)\|", re.MULTILINE)
+TEST = re.compile(r"`((?:tests|benchmarks|examples)/[\w/.-]+\.py)(?:::([\w\[\]-]+))?`")
+
+
+def rows() -> list[tuple[str, str]]:
+    text = (ROOT / "docs" / "claims.md").read_text("utf-8")
+    return [(m["id"], m["proof"]) for m in ROW.finditer(text) if m["id"] not in ("ID", "ROW")]
+
+
+@pytest.mark.parametrize(("claim", "proof"), rows(), ids=[claim for claim, _ in rows()])
+def test_the_proof_of_a_claim_exists(claim: str, proof: str) -> None:
+    if "not tested" in proof:
+        return
+    found = TEST.findall(proof)
+    assert found, f"{claim} names no test and does not say 'not tested': {proof}"
+    for path, name in found:
+        file = ROOT / path
+        assert file.is_file(), f"{claim}: {path} does not exist"
+        if name:
+            text = file.read_text("utf-8")
+            assert re.search(rf"\b(def|class) {re.escape(name.split('[')[0])}\b", text), f"{claim}: no {name} in {path}"
+
+
+def test_claim_ids_are_unique() -> None:
+    ids = [claim for claim, _ in rows()]
+    assert len(ids) == len(set(ids)) > 0
