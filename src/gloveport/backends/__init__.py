@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import cast
 
@@ -18,10 +19,11 @@ BACKENDS: Mapping[str, str] = {
 """Name → where its class is, imported when it is first used. To add a backend: a line here, and `gloveport.testing`."""
 
 
-def make_backend(name: str, state: Path) -> Backend:
+def make_backend(name: str, state: Path) -> AbstractAsyncContextManager[Backend]:
     """The backend called `name`, not yet entered. `InvalidRequest` for an unknown name."""
     where = BACKENDS.get(name)
     if where is None:
         raise InvalidRequest(f"no backend {name!r}", hint=f"one of: {', '.join(sorted(BACKENDS))}")
     module, _, attribute = where.partition(":")
-    return cast("Backend", getattr(importlib.import_module(module), attribute)(state))
+    made = getattr(importlib.import_module(module), attribute)(state)
+    return cast(AbstractAsyncContextManager[Backend], made)

@@ -45,10 +45,15 @@ KILL_SECONDS: Final = 5.0
 
 
 class Channel:
-    """One sandbox's guestd. `run` must be running for anything to arrive."""
+    """One sandbox's guestd. `run` must be running for anything to arrive.
 
-    def __init__(self, control: socket.socket) -> None:
+    `oom_kills` says how often the kernel has killed for memory in this sandbox, where a control group counts.
+    """
+
+    def __init__(self, control: socket.socket, oom_kills: Callable[[], int] | None = None) -> None:
         control.setblocking(False)
+        self._count_oom_kills = oom_kills
+        self._oom_kills = 0
         self._socket = control
         self._decoder = FrameDecoder()
         self._processes: dict[int, GuestProcess] = {}
@@ -160,6 +165,13 @@ class Channel:
         except OSError as error:
             if error.errno not in (errno.ENOTCONN, errno.EBADF):
                 raise
+
+    def oom_killed(self) -> bool:
+        """Whether the kernel has killed for memory since this was last asked."""
+        if self._count_oom_kills is None:
+            return False
+        before, self._oom_kills = self._oom_kills, self._count_oom_kills()
+        return self._oom_kills > before
 
     def _take(self, frame: GuestFrame) -> None:
         if isinstance(frame, Hello):
@@ -349,7 +361,7 @@ class GuestProcess:
         self._exit = Exit(
             code=code,
             signal=ended.code if ended.how is How.SIGNALLED else None,
-            oom=ended.memory_limit,
+            oom=ended.memory_limit or (ended.code != 0 and self._channel.oom_killed()),
             timed_out=ended.timed_out,
             disk_full=self._disk_full,
             dropped_stdout=ended.stdout_dropped,

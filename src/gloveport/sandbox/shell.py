@@ -59,6 +59,7 @@ class Shell:
             self.restarted = False
             process = self._process or await self._start()
             marker = secrets.token_hex(16).encode()
+            began = anyio.current_time()
             streams = {name: _Stream(b"\n" + marker) for name in OutputStream}
             await process.send(_script(command, marker))
             scope = anyio.CancelScope(deadline=anyio.current_time() + timeout if timeout else float("inf"))
@@ -76,9 +77,12 @@ class Shell:
                 ended = await process.wait()
                 self._process, self.restarted = None, True
                 return _result(replace(ended, timed_out=False), streams, output_bytes)
-            signum = signal.SIGKILL if status is None else None
-            code = None if status is None else status
-            ended = Exit(code=code, signal=signum, timed_out=timed_out)
+            ended = Exit(
+                code=status,
+                signal=int(signal.SIGKILL) if status is None else None,
+                timed_out=timed_out,
+                duration=anyio.current_time() - began,
+            )
             return _result(ended, streams, output_bytes)
 
     async def close(self) -> None:
@@ -99,6 +103,8 @@ class Shell:
                 output_bytes=_FOREVER,
             ),
         )
+        # An interrupt then ends the command in the foreground, and bash goes on.
+        await self._process.send(b"trap : INT\n")
         return self._process
 
     async def _interrupt(self, process: Process, streams: dict[OutputStream, _Stream]) -> None:

@@ -30,7 +30,7 @@ class PreparedSource:
     commit: str | None
     """The full id where one was checked out; `None` for a directory as it is."""
     is_git: bool
-    """Whether git works in it: a linked worktree or a submodule has its repository elsewhere, out of the guest's sight."""
+    """Whether git works in it. (A linked worktree's or a submodule's repository is elsewhere, out of sight.)"""
 
 
 async def prepare_source(source: Source, *, cache: Path, scratch: Path) -> PreparedSource:

@@ -63,7 +63,7 @@ class Beneath:
             os.close(descriptor)
 
     def read(self, path: str) -> bytes:
-        """A regular file's bytes. `LimitExceeded` beyond `FILE_BYTES`, `Conflict` when it is no regular file any more."""
+        """A regular file's bytes. `LimitExceeded` beyond `FILE_BYTES`, `Conflict` when it is no such file any more."""
         try:
             descriptor = self._open(path, _FILE)
             try:

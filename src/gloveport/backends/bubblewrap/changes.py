@@ -40,7 +40,7 @@ class _Changes(ABC):
     """By path, in byte order."""
 
     skipped: Sequence[str]
-    """Paths that were changed but cannot be told: FIFOs, sockets, devices, unreadable files, paths beyond 4096 bytes."""
+    """Changed paths that cannot be told: FIFOs, sockets, devices, what is unreadable, paths beyond 4095 bytes."""
 
     def __init__(self, before: Path, after: Path) -> None:
         """Scan. `LimitExceeded` beyond a million entries."""

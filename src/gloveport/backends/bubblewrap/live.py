@@ -90,7 +90,7 @@ async def start_sandbox(plan: Plan, place: Place, workspace: Workspace, means: M
             workspace=workspace,
             cgroup=cgroup,
             launched=launched,
-            channel=Channel(control),
+            channel=Channel(control, cgroup.oom_kills if cgroup is not None else None),
             created_at=time.time(),
         )
         means.tasks.start_soon(sandbox.channel.run, sandbox.lost)
