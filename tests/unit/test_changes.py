@@ -257,11 +257,12 @@ def test_a_scan_survives_a_guest_that_rewrites_everything_meanwhile(layers: Laye
     for number in range(100):
         layers.put(layers.upper, f"d{number}/file", b"mine")
     ready, tell = os.pipe()
+    parent = os.getpid()
     child = os.fork()
     if child == 0:
         os.chdir(layers.upper)
         os.write(tell, b"x")
-        while os.getppid() != 1:
+        while os.getppid() == parent:
             for number in range(100):
                 os.rename(f"d{number}", "aside")
                 os.symlink(tmp_path / "secrets", f"d{number}")
@@ -320,7 +321,7 @@ def test_what_the_host_user_cannot_read_is_skipped_and_named(layers: Layers) -> 
 
 
 def test_the_lower_is_looked_at_only_where_something_was_written(layers: Layers) -> None:
-    """Proved by a lower that cannot be listed: the scan asks for names it knows, and lists no directory of it."""
+    """A scan asks the lower for names it knows; it lists no directory of it."""
     layers.put(layers.lower, "a/file", b"old")
     layers.put(layers.upper, "a/file", b"new")
     listed: list[object] = []

@@ -26,4 +26,4 @@ def make_backend(name: str, state: Path) -> AbstractAsyncContextManager[Backend]
         raise InvalidRequest(f"no backend {name!r}", hint=f"one of: {', '.join(sorted(BACKENDS))}")
     module, _, attribute = where.partition(":")
     made = getattr(importlib.import_module(module), attribute)(state)
-    return cast(AbstractAsyncContextManager[Backend], made)
+    return cast("AbstractAsyncContextManager[Backend]", made)

@@ -28,8 +28,11 @@ _STOP_SECONDS = 60.0
 _PEER = struct.Struct("3i")
 
 _PASSED_ON = frozenset(
-    "HOME LANG LC_ALL LOGNAME PATH PYTHONPATH TMPDIR USER VIRTUAL_ENV"
-    " HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy SSL_CERT_DIR SSL_CERT_FILE SSH_AUTH_SOCK".split()
+    {
+        *("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "PYTHONPATH", "TMPDIR", "USER", "VIRTUAL_ENV"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+        *("SSH_AUTH_SOCK", "SSL_CERT_DIR", "SSL_CERT_FILE"),
+    }
 )
 _PASSED_ON_PREFIXES = ("GLOVEPORT_", "XDG_")
 
@@ -81,9 +84,7 @@ def stop_runner(path: Path) -> bool:
 def runner_environment(variables: Mapping[str, str]) -> dict[str, str]:
     """What a runner inherits: where things are and how to fetch repositories. No key, no token, nothing unknown."""
     return {
-        name: value
-        for name, value in variables.items()
-        if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
+        name: value for name, value in variables.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
     }
 
 

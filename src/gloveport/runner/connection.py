@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import SocketStream
 
 from gloveport import __version__
@@ -139,4 +140,4 @@ class Connection:
                 await self._stream.send(data)
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 # The caller left. Whoever fills the inbox sees it too, and cancels the call.
-                await anyio.sleep_forever()
+                await anyio.lowlevel.checkpoint()

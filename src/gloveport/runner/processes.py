@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import anyio
 
@@ -23,23 +23,22 @@ MOST_DETACHED = 256
 
 async def relay(process: Process, connection: Connection) -> Exit:
     """Connect a process with its caller until it ends. Cancelling (the caller left) kills the whole tree."""
-    failure: GloveportError | None = None
     try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_feed, process, connection)
-            tasks.start_soon(_steer, process, connection)
-            try:
-                async for chunk in process:
-                    await connection.output(chunk.data, error=chunk.stream is OutputStream.STDERR)
-            except GloveportError as error:
-                failure = error
-            tasks.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+        await _attach(process, connection)
         return await process.wait()
     except BaseException:
         await _kill(process)
         raise
+
+
+async def _attach(process: Process, connection: Connection) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_feed, process, connection)
+        tasks.start_soon(_steer, process, connection)
+        with contextlib.suppress(GloveportError):  # `wait` tells the caller
+            async for chunk in process:
+                await connection.output(chunk.data, error=chunk.stream is OutputStream.STDERR)
+        tasks.cancel_scope.cancel()
 
 
 async def _feed(process: Process, connection: Connection) -> None:
@@ -68,31 +67,43 @@ async def _steer(process: Process, connection: Connection) -> None:
 
 
 async def _kill(process: Process) -> None:
-    with anyio.CancelScope() as scope:
+    with anyio.CancelScope() as scope, contextlib.suppress(GloveportError):
         scope.cancel()
         await process.wait()  # a cancelled wait kills the tree, shielded and bounded
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Detached:
-    """A process that goes on without its caller."""
+    """A process that goes on without its caller; the newest part of its output is kept."""
 
-    number: int
-    """1, 2, 3 … within its sandbox."""
-    argv: tuple[str, ...]
-    started_at: float
-    """Seconds since the epoch."""
-    background: Background
+    def __init__(self, number: int, argv: tuple[str, ...], process: Process) -> None:
+        self.number = number
+        """1, 2, 3 … within its sandbox."""
+        self.running = True
+        self._argv = argv
+        self._started_at = time.time()
+        self._pid = process.pid
+        self._background = Background(process)
+
+    @property
+    def output(self) -> bytes:
+        """The newest output, both streams in order."""
+        return self._background.output
+
+    async def run(self) -> None:
+        """Take output until the end, of the process or of its sandbox."""
+        with contextlib.suppress(GloveportError):
+            await self._background.run()
+        self.running = False
 
     def summary(self) -> dict[str, object]:
         """What a listing says of it."""
-        ended = self.background.exit
+        ended = self._background.exit
         return {
             "number": self.number,
-            "pid": self.background.process.pid,
-            "argv": list(self.argv),
-            "started_at": self.started_at,
-            "running": ended is None,
+            "pid": self._pid,
+            "argv": list(self._argv),
+            "started_at": self._started_at,
+            "running": self.running,
             "status": None if ended is None else ended.status,
         }
 
@@ -111,7 +122,7 @@ class DetachedProcesses:
         """Raise `LimitExceeded` when another process would be one too many; ended ones make room."""
         if len(self._processes) < MOST_DETACHED:
             return
-        ended = next((found.number for found in self if found.background.exit is not None), None)
+        ended = next((found.number for found in self if not found.running), None)
         if ended is None:
             raise LimitExceeded(
                 f"{MOST_DETACHED} detached processes are running in this sandbox",
@@ -123,9 +134,7 @@ class DetachedProcesses:
     def add(self, argv: tuple[str, ...], process: Process) -> Detached:
         """List a process that was just started."""
         self._started += 1
-        detached = Detached(
-            number=self._started, argv=argv, started_at=time.time(), background=Background(process)
-        )
+        detached = Detached(self._started, argv, process)
         self._processes[detached.number] = detached
         return detached
 

@@ -105,8 +105,9 @@ class _Applier:
 
     async def run(self, *options: str) -> bytes:
         return await run_git(
-            ["-c", "core.bare=false", "apply", *options, "--", str(self.place / "patch")],
+            ["apply", *options, "--", str(self.place / "patch")],
             cwd=self.tree,
+            settings={"core.bare": "false"},
             repository=self.repository,
             env={"GIT_WORK_TREE": str(self.tree)},
             timeout=_SECONDS,

@@ -25,19 +25,7 @@ _FULL_ID = re.compile(r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")
 _SHORT_ID = re.compile(r"^[0-9a-f]{7,63}$")
 _EVERYTHING = ("+refs/heads/*:refs/all/heads/*", "+refs/tags/*:refs/all/tags/*")
 
-_CHECKS = (
-    "transfer.fsckObjects=true",
-    # Old and harmless: real projects have commits of 2010 with a broken time zone or a mode with a leading zero.
-    "fetch.fsck.badTimezone=ignore",
-    "fetch.fsck.missingSpaceBeforeDate=ignore",
-    "fetch.fsck.zeroPaddedFilemode=ignore",
-    # Always a pack, never loose objects: an interrupted fetch leaves nothing that looks like a whole commit.
-    "fetch.unpackLimit=1",
-    "http.lowSpeedLimit=1000",
-    "http.lowSpeedTime=60",
-)
 _FETCH = (
-    *(part for check in _CHECKS for part in ("-c", check)),
     "fetch",
     "--quiet",
     "--no-tags",
@@ -45,6 +33,17 @@ _FETCH = (
     "--no-recurse-submodules",
     "--update-shallow",
 )
+_STRICT = {
+    "transfer.fsckObjects": "true",
+    # Old and harmless: real projects have commits of 2010 with a broken time zone or a mode with a leading zero.
+    "fetch.fsck.badTimezone": "ignore",
+    "fetch.fsck.missingSpaceBeforeDate": "ignore",
+    "fetch.fsck.zeroPaddedFilemode": "ignore",
+    # Always a pack, never loose objects: an interrupted fetch leaves nothing that looks like a whole commit.
+    "fetch.unpackLimit": "1",
+    "http.lowSpeedLimit": "1000",
+    "http.lowSpeedTime": "60",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +80,7 @@ class _Mirror:
             cwd=self.scratch,
             repository=self.path,
             env=dict(self.location.secret_env) | (own if here else {}),
+            settings=_STRICT,
             personal=not here,
             protocols=self.location.protocols,
             timeout=_FETCH_SECONDS,
@@ -90,7 +90,7 @@ class _Mirror:
     async def peel(self, name: str) -> str | None:
         """The full id of the commit that `name` leads to, if it is here."""
         try:
-            return await self.local("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+            return await self.local("rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
         except GitFailed as error:
             if "ambiguous" in error.said:
                 raise Conflict(
@@ -202,13 +202,14 @@ async def _write_out(mirror: _Mirror, commit: str, branch: str | None, target: P
             [*_FETCH, "--", str(mirror.path), commit],
             cwd=mirror.scratch,
             repository=git,
+            settings=_STRICT,
             protocols=("file",),
             timeout=_FETCH_SECONDS,
         )
         pointed = ["HEAD"] if branch else ["--no-deref", "HEAD"]
         await run_git(["update-ref", *pointed, commit], cwd=mirror.scratch, repository=git)
         await run_git(
-            ["reset", "--quiet", "--hard"],
+            ["read-tree", "--reset", "-u", "HEAD"],
             cwd=part,
             repository=git,
             env={"GIT_WORK_TREE": str(part)},

@@ -80,12 +80,13 @@ async def run_git(
     repository: Path | None = None,
     stdin: BinaryIO | None = None,
     env: Mapping[str, str] = MappingProxyType({}),
+    settings: Mapping[str, str] = MappingProxyType({}),
     personal: bool = False,
     protocols: Sequence[str] = (),
     limit: int = 64 * MIB,
     timeout: float = 120.0,
 ) -> bytes:
-    """Run git to its end and return its standard output.
+    """Run git to its end and return its standard output. `arguments` begin with the verb.
 
     `repository` is the Git directory; only `init` goes without. With `personal` the user's own and the
     system's settings apply (credential helpers, proxies), otherwise ours only. `protocols` are the transports
@@ -94,11 +95,8 @@ async def run_git(
 
     Raises `GitFailed`, `BackendUnavailable` (no git), `TimedOut`, `LimitExceeded`.
     """
-    command = [
-        str(find_git()),
-        *(part for item in _SETTINGS.items() for part in ("-c", "=".join(item))),
-        *arguments,
-    ]
+    assignments = [f"{name}={value}" for name, value in (*_SETTINGS.items(), *settings.items())]
+    command = [str(find_git()), *(part for text in assignments for part in ("-c", text)), *arguments]
     process = await anyio.open_process(
         command,
         stdin=DEVNULL if stdin is None else stdin,
@@ -174,9 +172,9 @@ def _in_repository(directory: Path) -> bool:
 
 
 def _telling_line(said: str) -> str:
+    """The first complaint: those that follow it are about its consequences."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    telling = [line for line in lines if line.startswith(_PREFIXES)]
-    return (telling or lines or [""])[-1]
+    return next((line for line in lines if line.startswith(_PREFIXES)), lines[-1] if lines else "")
 
 
 def _printable(said: bytes) -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 __all__ = ["MASK", "Redactor"]
 
 MASK = "[redacted]"
 _SHORTEST_SECRET = 6
 
+# Neither crosses a quotation mark nor a backslash, so that they work on JSON text without breaking it.
 _PATTERNS = re.compile(
     "|".join(
         (
-            r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+            r"-----BEGIN [A-Z ]*PRIVATE KEY-----[^\"]*?(?:-----END [A-Z ]*PRIVATE KEY-----|(?=\")|\Z)",
             r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
             r"\bsk-ant-[A-Za-z0-9_-]{16,}",
             r"\bsk-[A-Za-z0-9]{32,}\b",
@@ -23,8 +24,8 @@ _PATTERNS = re.compile(
             r"\bglpat-[A-Za-z0-9_-]{20,}",
             r"\bxox[abprs]-[A-Za-z0-9-]{10,}",
             r"\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
-            r"(?<=://)[^/\s:@]{1,64}:[^/\s:@]{3,256}(?=@)",
-            r"\b[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*\.[A-Za-z]{2,24}\b",
+            r"(?<=://)[^/\s:@\"\\]{1,64}:[^/\s:@\"\\]{3,256}(?=@)",
+            r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*\.[A-Za-z]{2,24}\b",
         )
     )
 )
@@ -37,21 +38,13 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        known = sorted({s for s in secrets if len(s) >= _SHORTEST_SECRET}, key=len, reverse=True)
-        self._known = re.compile("|".join(map(re.escape, known))) if known else None
+        known = {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}
+        spellings = known | {json.dumps(secret)[1:-1] for secret in known}
+        longest_first = sorted(spellings, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
     def text(self, text: str) -> str:
-        """`text` without secrets."""
+        """`text`, plain or JSON, without secrets. JSON stays JSON."""
         if self._known is not None:
             text = self._known.sub(MASK, text)
         return _PATTERNS.sub(MASK, text)
-
-    def value(self, value: Any) -> Any:
-        """A JSON value without secrets, keys included."""
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, Mapping):
-            return {self.text(str(key)): self.value(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [self.value(item) for item in value]
-        return value

@@ -53,20 +53,13 @@ class Trail:
         """Redact, chain and write one event."""
         if self._descriptor is None:
             raise InvalidRequest(f"the trail {self.path} is closed", hint="this is a defect: please report it")
-        clean = self._redactor.value(data)
+        raw = json.dumps(data, separators=(",", ":"))
+        clean = self._redactor.text(raw)
         time = datetime.now(UTC).isoformat(timespec="microseconds")
-        body = json.dumps(
-            {
-                "sequence": self._sequence,
-                "time": time,
-                "trace": self.trace,
-                "kind": kind,
-                "data": clean,
-                "previous": self._previous,
-            },
-            separators=(",", ":"),
-        )
-        sealed = body[:-1].encode()
+        sealed = (
+            f'{{"sequence":{self._sequence},"time":"{time}","trace":"{self.trace}","kind":"{kind}",'
+            f'"data":{clean},"previous":"{self._previous}"'
+        ).encode()
         digest = hashlib.sha256(self._previous.encode() + sealed).hexdigest()
         os.write(self._descriptor, sealed + f'{_SEAL}{digest}"}}\n'.encode())
         event = Event(
@@ -74,7 +67,7 @@ class Trail:
             time=time,
             trace=self.trace,
             kind=kind,
-            data=clean,
+            data=data if clean == raw else json.loads(clean),
             previous=self._previous,
             hash=digest,
         )

@@ -110,6 +110,13 @@ class Client:
             data += frame.data
         return data
 
+    def lines(self, stream: int, count: int) -> list[bytes]:
+        """The first lines of a stream that writes no more than these for the time being."""
+        data = b""
+        while data.count(b"\n") < count:
+            data += self.output(stream, 1)
+        return data.splitlines()
+
     def finish(self, stream: int) -> Finished:
         written = {False: bytearray(), True: bytearray()}
         while True:

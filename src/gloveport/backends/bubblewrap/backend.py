@@ -17,7 +17,7 @@ from gloveport.backends.base import BackendBase, ChangeSet, Process, builtin_err
 from gloveport.backends.bubblewrap.cgroups import Cgroups, find_cgroups
 from gloveport.backends.bubblewrap.changes import CopyChanges, OverlayChanges
 from gloveport.backends.bubblewrap.helpers import Helpers, install_helpers
-from gloveport.backends.bubblewrap.live import LiveSandbox, Means, start_sandbox
+from gloveport.backends.bubblewrap.live import LiveSandbox, Means, encode_env, start_sandbox
 from gloveport.backends.bubblewrap.place import Place, find_places, make_place, sweep
 from gloveport.backends.bubblewrap.probe import probe_host
 from gloveport.backends.bubblewrap.workspace import prepare_workspace
@@ -147,11 +147,11 @@ class BubblewrapBackend(BackendBase):
         limits = sandbox.plan.limits
         timeout = request.timeout if request.timeout is not None else limits.exec_seconds
         keep = request.output_bytes if request.output_bytes is not None else limits.output_bytes
-        env = {**sandbox.plan.env, **request.env}
+        env = sandbox.env if not request.env else encode_env({**sandbox.plan.env, **request.env})
         start = Start(
             argv=tuple(os.fsencode(part) for part in request.argv),
             cwd=os.fsencode(request.cwd),
-            env=tuple(os.fsencode(f"{name}={value}") for name, value in env.items()),
+            env=env,
             terminal=(request.terminal.rows, request.terminal.columns) if request.terminal else None,
             stdin=request.stdin or request.terminal is not None,
             builtin=request.builtin,

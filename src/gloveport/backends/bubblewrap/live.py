@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import anyio
@@ -21,7 +22,7 @@ from gloveport.errors import BackendUnavailable
 from gloveport.guest.channel import Channel
 from gloveport.model import Assembled, Plan, SandboxState
 
-__all__ = ["LiveSandbox", "Means", "start_sandbox"]
+__all__ = ["LiveSandbox", "Means", "encode_env", "start_sandbox"]
 
 _START_SECONDS = 20.0
 
@@ -47,6 +48,8 @@ class LiveSandbox:
     launched: Launched
     channel: Channel
     created_at: float
+    env: tuple[bytes, ...]
+    """The plan's environment as processes get it."""
     first_process: int | None = None
     state: SandboxState = SandboxState.CREATING
     reason: str = ""
@@ -77,6 +80,11 @@ class LiveSandbox:
             self.cgroup.remove()
 
 
+def encode_env(env: Mapping[str, str]) -> tuple[bytes, ...]:
+    """Variables as the protocol carries them."""
+    return tuple(os.fsencode(f"{name}={value}") for name, value in env.items())
+
+
 async def start_sandbox(plan: Plan, place: Place, workspace: Workspace, means: Means) -> LiveSandbox:
     """Start bubblewrap and wait for guestd's hello. On failure everything started here is ended again."""
     cgroup = _make_cgroup(plan, means.cgroups)
@@ -92,6 +100,7 @@ async def start_sandbox(plan: Plan, place: Place, workspace: Workspace, means: M
             launched=launched,
             channel=Channel(control, cgroup.oom_kills if cgroup is not None else None),
             created_at=time.time(),
+            env=encode_env(plan.env),
         )
         means.tasks.start_soon(sandbox.channel.run, sandbox.lost)
         with anyio.fail_after(_START_SECONDS):

@@ -1,0 +1,45 @@
+"""The terminal of the person who types: its size, and its raw mode, which is always undone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import termios
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gloveport.errors import InvalidRequest
+from gloveport.model import TerminalSize
+
+__all__ = ["raw_terminal", "terminal_size"]
+
+
+def terminal_size(descriptor: int) -> TerminalSize:
+    """Rows and columns. Raises `InvalidRequest` when it is not a terminal."""
+    try:
+        columns, rows = os.get_terminal_size(descriptor)
+    except OSError as error:
+        raise InvalidRequest(
+            "standard input is not a terminal", hint="run it from a terminal, or use: gloveport exec ID -- …"
+        ) from error
+    return TerminalSize(rows=rows or 24, columns=columns or 80)
+
+
+@contextmanager
+def raw_terminal(descriptor: int) -> Iterator[None]:
+    """Every key goes through as a byte, until the scope is left: also when SIGTERM or SIGHUP ends it."""
+    before = termios.tcgetattr(descriptor)
+    handlers = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    tty.setraw(descriptor)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSAFLUSH, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, _frame: object) -> None:
+    sys.exit(128 + number)

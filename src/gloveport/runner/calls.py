@@ -1,0 +1,191 @@
+"""What each verb of the runner's protocol does: one small method a verb, over one manager."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import anyio.abc
+
+from gloveport import __version__
+from gloveport.client.codec import decode, encode
+from gloveport.client.wire import PROTOCOL_VERSION
+from gloveport.errors import InvalidRequest, LimitExceeded
+from gloveport.model import MIB, ExecRequest, Limits, Spec
+from gloveport.runner.connection import Connection
+from gloveport.runner.processes import DetachedProcesses, relay
+from gloveport.sandbox import Held, Manager, Sandbox
+from gloveport.tools.standard import call_tool
+
+__all__ = ["Calls"]
+
+LARGEST_WRITE = 64 * MIB
+"""Bytes that one `write` takes."""
+
+_EVERYTHING = 2**62
+"""Bytes of output that no process reaches."""
+
+Verb = Callable[[Mapping[str, Any], Connection], Awaitable[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What the runner knows of a sandbox beside what its manager does."""
+
+    limits: Limits
+    processes: DetachedProcesses = field(default_factory=DetachedProcesses)
+
+
+class Calls:
+    """The verbs. `tasks` outlives every call: detached processes are read there."""
+
+    def __init__(self, manager: Manager, tasks: anyio.abc.TaskGroup) -> None:
+        self._manager = manager
+        self._tasks = tasks
+        self._kept: dict[str, _Kept] = {}
+        self._started_at = time.time()
+        self._verbs: Mapping[str, Verb] = {
+            "changes": self._changes,
+            "create": self._create,
+            "delete": self._delete,
+            "diff": self._diff,
+            "exec": self._exec,
+            "info": self._info,
+            "list": self._list,
+            "output": self._output,
+            "plan": self._plan,
+            "processes": self._processes,
+            "read": self._read,
+            "status": self._status,
+            "tool": self._tool,
+            "write": self._write,
+        }
+
+    async def answer(self, request: Mapping[str, Any], connection: Connection) -> Mapping[str, Any]:
+        """The result of one call. Raises `InvalidRequest` for an unknown verb."""
+        verb = self._verbs.get(str(request.get("verb")))
+        if verb is None:
+            raise InvalidRequest(f"no verb {request.get('verb')!r}", hint=f"one of: {', '.join(self._verbs)}")
+        return await verb(request, connection)
+
+    async def _info(self, _request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "version": __version__,
+            "protocol": PROTOCOL_VERSION,
+            "started_at": self._started_at,
+            "sandboxes": self._manager.count,
+        }
+
+    async def _create(self, request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
+        spec = decode(Spec, _field(request, "spec", dict))
+        held = await self._manager.create(spec)
+        self._kept[held.ref.id] = _Kept(spec.limits)
+        return {"status": encode(await held.backend.status(held.ref))}
+
+    async def _plan(self, request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
+        plan = await self._manager.plan(decode(Spec, _field(request, "spec", dict)))
+        return {"plan": plan.to_json(), "digest": plan.digest()}
+
+    async def _list(self, _request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
+        return {"sandboxes": encode(await self._manager.statuses())}
+
+    async def _status(self, request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
+        held = self._held(request)
+        return {"status": encode(await held.backend.status(held.ref))}
+
+    async def _delete(self, request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
+        deleted = await self._manager.delete(_field(request, "id", str))
+        self._kept.pop(deleted, None)
+        return {"id": deleted}
+
+    async def _exec(self, request: Mapping[str, Any], connection: Connection) -> Mapping[str, Any]:
+        held = self._held(request)
+        asked = decode(ExecRequest, _field(request, "request", dict))
+        if _field(request, "detach", bool, False):
+            return await self._detach(held, asked)
+        if asked.terminal is not None:
+            asked = self._lasting(held, asked)
+        process = await held.backend.exec(held.ref, asked)
+        await connection.started(pid=process.pid)
+        return {"exit": encode(await relay(process, connection))}
+
+    async def _detach(self, held: Held, asked: ExecRequest) -> Mapping[str, Any]:
+        kept = self._kept[held.ref.id]
+        kept.processes.check_room()
+        unattended = replace(self._lasting(held, asked), stdin=False, terminal=None)
+        detached = kept.processes.add(asked.argv, await held.backend.exec(held.ref, unattended))
+        self._tasks.start_soon(detached.run)
+        return {"process": detached.summary()}
+
+    def _lasting(self, held: Held, asked: ExecRequest) -> ExecRequest:
+        """A server or a person at a terminal stays as long as the sandbox, unless the caller says otherwise."""
+        lifetime = asked.timeout if asked.timeout is not None else self._kept[held.ref.id].limits.sandbox_seconds
+        return replace(asked, timeout=lifetime, output_bytes=_EVERYTHING)
+
+    async def _processes(self, request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
+        kept = self._kept[self._held(request).ref.id]
+        return {"processes": [detached.summary() for detached in kept.processes]}
+
+    async def _output(self, request: Mapping[str, Any], connection: Connection) -> Mapping[str, Any]:
+        kept = self._kept[self._held(request).ref.id]
+        detached = kept.processes.get(_field(request, "process", int))
+        await connection.output(detached.output)
+        return {"process": detached.summary()}
+
+    async def _tool(self, request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
+        sandbox = Sandbox(self._held(request))
+        found = await call_tool(sandbox, _field(request, "name", str), _field(request, "params", dict))
+        return {"output": found.output, "error": found.error, "exit_code": found.exit_code}
+
+    async def _read(self, request: Mapping[str, Any], connection: Connection) -> Mapping[str, Any]:
+        sandbox = Sandbox(self._held(request))
+        data = await sandbox.files.read(
+            _field(request, "path", str),
+            offset=_field(request, "offset", int, 0),
+            length=_field(request, "length", int, None),
+        )
+        await connection.output(data)
+        return {"bytes": len(data)}
+
+    async def _write(self, request: Mapping[str, Any], connection: Connection) -> Mapping[str, Any]:
+        sandbox = Sandbox(self._held(request))
+        path, mode = _field(request, "path", str), _field(request, "mode", int, None)
+        data = bytearray()
+        while piece := await connection.inbox.input():
+            data += piece
+            if len(data) > LARGEST_WRITE:
+                raise LimitExceeded(
+                    f"more than {LARGEST_WRITE // MIB} MiB for {path}", hint="write it with a command, from its input"
+                )
+            await connection.grant(len(piece))
+        await sandbox.files.write(path, bytes(data), mode=mode)
+        return {"bytes": len(data)}
+
+    async def _diff(self, request: Mapping[str, Any], connection: Connection) -> Mapping[str, Any]:
+        patch = await Sandbox(self._held(request)).diff(ignored=_field(request, "ignored", bool, False))
+        await connection.output(patch.data)
+        return {"paths": encode(patch.paths), "warnings": list(patch.warnings)}
+
+    async def _changes(self, request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
+        found = await Sandbox(self._held(request)).changes(ignored=_field(request, "ignored", bool, False))
+        return {"changes": encode(list(found.changes))}
+
+    def _held(self, request: Mapping[str, Any]) -> Held:
+        return self._manager.get(_field(request, "id", str))
+
+
+_REQUIRED: Any = object()
+
+
+def _field(request: Mapping[str, Any], name: str, kind: type, default: Any = _REQUIRED) -> Any:
+    """One field of a call, of exactly this type."""
+    value = request.get(name, default)
+    if value is _REQUIRED:
+        raise InvalidRequest(f"the call needs {name!r}", hint="use the client of this version", field=name)
+    if value is not default and type(value) is not kind:
+        raise InvalidRequest(f"{name!r} must be of type {kind.__name__}", hint="correct this field", field=name)
+    return value

@@ -1,0 +1,293 @@
+"""Processes: how they start, what they see, how they end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gloveport.guest.wire import Exit, How, Started, encode_resize, encode_signal
+
+if TYPE_CHECKING:
+    from conftest import Client, Variant
+
+
+def shell(script: str) -> tuple[str, ...]:
+    return ("sh", "-c", script)
+
+
+def test_stdout_and_stderr_arrive_apart_and_the_exit_code_last(guestd: Client) -> None:
+    finished = guestd.run(*shell("echo out; echo err >&2; exit 3"))
+    assert (finished.stdout, finished.stderr, finished.code) == (b"out\n", b"err\n", 3)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+def test_death_by_a_signal_is_told_from_an_exit_code(guestd: Client, number: int) -> None:
+    exit = guestd.run(*shell(f"kill -{number} $$")).exit
+    assert (exit.how, exit.code) == (How.SIGNALLED, number)
+
+
+@pytest.mark.parametrize(
+    ("argv", "facts", "reason", "bad_directory"),
+    [
+        (["nonesuch"], {}, errno.ENOENT, False),
+        ([""], {}, errno.ENOENT, False),
+        (["/etc/passwd"], {}, errno.EACCES, False),
+        (["/nonesuch/true"], {}, errno.ENOENT, False),
+        (["true"], {"env": []}, errno.ENOENT, False),
+        (["true"], {"cwd": b"/nonesuch"}, errno.ENOENT, True),
+        (["true"], {"cwd": b"/etc/passwd"}, errno.ENOTDIR, True),
+    ],
+    ids=repr,
+)
+def test_what_cannot_start_says_why(
+    guestd: Client, argv: list[str], facts: dict[str, object], reason: int, bad_directory: bool
+) -> None:
+    exit = guestd.run(*argv, **facts).exit
+    assert (exit.how, exit.code, exit.bad_directory) == (How.NOT_STARTED, reason, bad_directory)
+    assert guestd.run("true").code == 0
+
+
+def test_a_name_is_looked_up_in_the_given_path_past_what_cannot_run(guestd: Client, directory: bytes) -> None:
+    guestd.builtin("write", directory + b"/true", "644", "0", stdin=b"not a program")
+    path = b"/nonesuch:/etc/passwd:" + directory + b":/usr/bin:/bin"
+    assert guestd.run("true", path=path).code == 0
+    assert guestd.run("true", path=directory).exit.code == errno.EACCES
+
+
+def test_a_process_gets_exactly_the_given_environment_and_directory(guestd: Client) -> None:
+    finished = guestd.run(*shell("env -i true; cat /proc/self/environ; pwd"), cwd=b"/usr", env=[b"PATH=/usr/bin:/bin"])
+    assert finished.stdout.startswith(b"PATH=/usr/bin:/bin\0")
+    assert b"HOME" not in finished.stdout
+    assert finished.stdout.endswith(b"/usr\n")
+
+
+def test_a_process_starts_with_a_clean_state(guestd: Client) -> None:
+    stream = guestd.start(*shell("ls /proc/$$/fd; umask; cat /proc/$$/status; cat /proc/$$/stat; ulimit -c"))
+    pid = guestd.started(stream)
+    lines = guestd.finish(stream).stdout.decode().splitlines()
+    assert lines[:4] == ["0", "1", "2", "0022"]
+    for field in ("SigBlk:\t" + "0" * 16, "SigIgn:\t" + "0" * 16, "NoNewPrivs:\t1"):
+        assert field in lines
+    session = lines[-2].rpartition(")")[2].split()[3]
+    assert session == str(pid)
+    assert lines[-1] == "0"
+
+
+def test_a_long_start_arrives_whole(guestd: Client) -> None:
+    words = ["x" * 1000] * 1000 + [""] * 2000
+    finished = guestd.run(*shell('printf %s "$*" | wc -c; echo $#'), *words)
+    assert finished.stdout.split() == [str(1000 * 1000 + 2998 - 1).encode(), b"2999"]
+
+
+def test_many_processes_at_once_keep_their_output_apart(guestd: Client) -> None:
+    streams = [guestd.start(*shell(f"seq {n} {n + 5000}; echo {n} >&2; exit {n}")) for n in range(64)]
+    for n, stream in enumerate(streams):
+        finished = guestd.finish(stream)
+        assert finished.stdout == b"".join(b"%d\n" % each for each in range(n, n + 5001))
+        assert (finished.stderr, finished.code) == (b"%d\n" % n, n)
+
+
+def test_limits_bind_every_process(launch: Callable[..., Client]) -> None:
+    guestd = launch("-p", "123", "-n", "64", "-s", "1048576", "-d", "268435456")
+    limits = guestd.run("cat", "/proc/self/limits").stdout.decode()
+    for line in ("processes 123 123", "open files 64 64", "file size 1048576 1048576", "data size 268435456 268435456"):
+        assert f"Max {line} " in " ".join(limits.split()).replace("bytes", "") + " ", line
+    finished = guestd.run(*shell(f"exec 2>&-; head -c 2000000 /dev/zero > {guestd.directory.decode()}/big"))
+    assert finished.exit.how == How.SIGNALLED or finished.code != 0
+    sizes = guestd.builtin("stat", guestd.directory + b"/big").stdout.split()
+    assert sizes[2] == b"1048576"
+    guestd.builtin("remove", guestd.directory + b"/big", "0")
+
+
+# ---- terminals
+
+
+def test_a_terminal_has_its_size_and_follows_a_resize(guestd: Client) -> None:
+    stream = guestd.start(*shell("tty; stty size; read line; stty size"), terminal=(30, 100))
+    guestd.started(stream)
+    first = guestd.output(stream, len(b"/dev/pts/0\r\n30 100\r\n"))
+    assert first.startswith(b"/dev/pts/")
+    assert first.endswith(b"\r\n30 100\r\n")
+    guestd.send(encode_resize(stream, 50, 132))
+    send_input(guestd, stream, b"go\n")
+    finished = guestd.finish(stream)
+    assert finished.stdout == b"go\r\n50 132\r\n"
+    assert (finished.stderr, finished.code) == (b"", 0)
+
+
+def test_a_terminal_is_the_controlling_one_and_its_end_of_input_is_typed(guestd: Client) -> None:
+    finished = guestd.run(*shell("cat > /dev/tty; echo end"), stdin=b"line\n", terminal=(24, 80))
+    assert (finished.stdout, finished.code) == (b"line\r\nline\r\nend\r\n", 0)
+
+
+def test_an_interrupt_character_interrupts_the_foreground(guestd: Client) -> None:
+    stream = guestd.start(*shell("echo ready; exec cat"), terminal=(24, 80))
+    guestd.started(stream)
+    assert guestd.output(stream, 7) == b"ready\r\n"
+    send_input(guestd, stream, b"\x03")
+    exit = guestd.finish(stream).exit
+    assert (exit.how, exit.code) == (How.SIGNALLED, signal.SIGINT)
+
+
+def send_input(guestd: Client, stream: int, data: bytes) -> None:
+    guestd.send(len(data).to_bytes(4, "little") + b"\2" + stream.to_bytes(4, "little") + data)
+
+
+# ---- signals
+
+# Starts a grandchild in a session of its own whose parent is gone, and says when it is there.
+DETACH = "(setsid sh -c 'trap \"\" TERM HUP; echo $$; exec sleep 1000' &)"
+
+
+def is_alive(guestd: Client, pid: bytes) -> bool:
+    return guestd.run("test", "-d", b"/proc/" + pid.strip()).code == 0
+
+
+def test_a_signal_may_go_to_the_process_alone(guestd: Client) -> None:
+    stream = guestd.start(*shell(f"{DETACH}; trap 'exit 9' USR1; echo ready; while :; do sleep 0.01; done"))
+    guestd.started(stream)
+    (pid,) = set(guestd.lines(stream, 2)) - {b"ready"}
+    guestd.send(encode_signal(stream, signal.SIGUSR1, tree=False))
+    assert guestd.finish(stream).code == 9
+    assert is_alive(guestd, pid)
+    guestd.run("kill", "-9", pid.strip())
+
+
+def test_a_signal_to_the_tree_finds_daemonised_descendants(guestd: Client) -> None:
+    stream = guestd.start(*shell(f"{DETACH}; sleep 1000"))
+    guestd.started(stream)
+    (pid,) = guestd.lines(stream, 1)
+    assert is_alive(guestd, pid)
+    guestd.send(encode_signal(stream, signal.SIGKILL, tree=True))
+    exit = guestd.finish(stream).exit
+    assert (exit.how, exit.code) == (How.SIGNALLED, signal.SIGKILL)
+    assert not is_alive(guestd, pid)
+
+
+def test_a_polite_signal_to_the_tree_leaves_it_running(guestd: Client) -> None:
+    script = "trap 'echo got; exit 4' TERM; echo ready; while :; do sleep 0.01; done"
+    stream = guestd.start(*shell(script))
+    guestd.started(stream)
+    assert guestd.output(stream, 6) == b"ready\n"
+    guestd.send(encode_signal(stream, signal.SIGTERM, tree=True))
+    finished = guestd.finish(stream)
+    assert (finished.stdout, finished.code) == (b"got\n", 4)
+
+
+def test_a_stopped_tree_goes_on_when_told(guestd: Client) -> None:
+    stream = guestd.start(*shell("echo ready; read line; echo $line"), stdin=True)
+    guestd.started(stream)
+    guestd.output(stream, 6)
+    guestd.send(encode_signal(stream, signal.SIGSTOP, tree=True))
+    send_input(guestd, stream, b"on\n")
+    assert guestd.run("true").code == 0
+    guestd.send(encode_signal(stream, signal.SIGCONT, tree=True))
+    assert guestd.finish(stream).stdout == b"on\n"
+
+
+def test_a_thousand_processes_die_at_one_signal(guestd: Client) -> None:
+    script = "i=0; while [ $i -lt 1000 ]; do sleep 1000 & i=$((i+1)); done; echo ready"
+    stream = guestd.start(*shell(script))
+    guestd.started(stream)
+    assert guestd.output(stream, 6) == b"ready\n"
+    guestd.send(encode_signal(stream, signal.SIGKILL, tree=True))
+    assert guestd.finish(stream).exit.code == signal.SIGKILL
+
+
+# It bounds itself too, lest a broken guestd takes the machine along.
+FORK_BOMB = """
+import os, time
+os.write(1, b"boom")
+end = time.monotonic() + 60
+while time.monotonic() < end:
+    try:
+        os.fork()
+    except OSError:
+        pass
+"""
+
+
+def test_a_fork_bomb_dies_at_one_signal(launch: Callable[..., Client], variant: Variant) -> None:
+    if not variant.is_pid_1:
+        pytest.skip("only a sandbox bounds its processes")
+    guestd = launch("-p", "200")
+    stream = guestd.start("python3", "-c", FORK_BOMB)
+    guestd.started(stream)
+    assert guestd.output(stream, 4).startswith(b"boom")
+    guestd.send(encode_signal(stream, signal.SIGKILL, tree=True))
+    assert guestd.finish(stream).exit.code == signal.SIGKILL
+    left = guestd.run(*shell("cat /proc/[0-9]*/stat | grep -c python3"))
+    assert left.stdout == b"0\n"
+
+
+# ---- time
+
+
+def test_out_of_time_is_flagged_and_polite_first(guestd: Client) -> None:
+    script = "trap 'exit 7' TERM; while :; do sleep 0.01; done"
+    exit = guestd.run(*shell(script), timeout_ms=50).exit
+    assert (exit.timed_out, exit.how, exit.code) == (True, How.EXITED, 7)
+
+
+def test_out_of_time_kills_what_ignores_it(guestd: Client) -> None:
+    exit = guestd.run(*shell("trap '' TERM; while :; do sleep 0.01; done"), timeout_ms=50).exit
+    assert (exit.timed_out, exit.how, exit.code) == (True, How.SIGNALLED, signal.SIGKILL)
+
+
+def test_out_of_time_also_ends_descendants_that_outlive_the_process(guestd: Client) -> None:
+    script = f"{DETACH}; trap 'exit 7' TERM; while :; do sleep 0.01; done"
+    stream = guestd.start(*shell(script), timeout_ms=500)
+    guestd.started(stream)
+    (pid,) = guestd.lines(stream, 1)
+    exit = guestd.finish(stream).exit
+    assert (exit.timed_out, exit.code) == (True, 7)
+    assert not is_alive(guestd, pid)
+
+
+def test_in_time_is_not_flagged(guestd: Client) -> None:
+    assert not guestd.run("true", timeout_ms=60_000).exit.timed_out
+
+
+# ---- the end of all
+
+
+def test_orphans_are_reaped(guestd: Client) -> None:
+    finished = guestd.run(*shell("(setsid sh -c 'echo $$' &) ; exit 0"))
+    pid = finished.stdout or guestd.run("true").stdout
+    gone = guestd.run(*shell(f"while [ -d /proc/{pid.decode().strip() or 0} ]; do sleep 0.01; done"), timeout_ms=30_000)
+    assert gone.code == 0
+
+
+def test_the_end_of_the_stream_ends_detached_grandchildren(guestd: Client, variant: Variant) -> None:
+    stream = guestd.start(*shell(f"{DETACH}; sleep 1000"))
+    guestd.started(stream)
+    pid = int(guestd.lines(stream, 1)[0])
+    watched = None if variant.is_pid_1 else os.pidfd_open(pid)
+    guestd.control.close()
+    assert guestd.process.wait(60) == 0
+    if watched is not None:
+        ready, _, _ = select.select([watched], [], [], 60)
+        os.close(watched)
+        assert ready
+
+
+def test_guestd_is_closed_to_the_guest(guestd: Client, variant: Variant) -> None:
+    if not variant.is_pid_1:
+        pytest.skip("root may look into anything")
+    for path in ("/proc/1/fd", "/proc/1/mem", "/proc/1/environ", "/proc/1/maps"):
+        finished = guestd.run(*shell(f"ls {path}/* || head -c 1 {path}"))
+        assert (finished.code, finished.stdout) == (1, b""), path
+    assert guestd.run("kill", "-9", "1").code == 0
+    assert guestd.run("true").code == 0
+
+
+def test_started_comes_first_and_exit_last(guestd: Client) -> None:
+    stream = guestd.start("echo", "x")
+    frames = [guestd.frame_of(stream) for _ in range(3)]
+    assert [type(frame) for frame in (frames[0], frames[2])] == [Started, Exit]
