@@ -57,7 +57,7 @@ class GloveportError(Exception):
     code: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = False
 
-    def __init__(self, message: str, *, hint: str, **context: Any) -> None:
+    def __init__(self, message: str, /, *, hint: str, **context: Any) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint

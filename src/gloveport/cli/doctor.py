@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+import anyio
+
 from gloveport.backends import BACKENDS, make_backend
 from gloveport.cli.options import JsonOption
 from gloveport.cli.output import print_json, print_table
@@ -18,7 +20,7 @@ __all__ = ["command"]
 def command(as_json: JsonOption = False) -> int:
     """Examine every backend on this host. The exit status is 69 when the default one cannot work."""
     settings = Settings.load()
-    probes = [make_backend(name, settings.state).probe() for name in BACKENDS]
+    probes = anyio.run(_examine, settings)
     if as_json:
         print_json([{**encode(probe), "available": probe.available} for probe in probes])
     else:
@@ -26,6 +28,14 @@ def command(as_json: JsonOption = False) -> int:
             _print(probe)
     usable = any(probe.available for probe in probes if probe.backend == Spec().backend)
     return 0 if usable else STATUSES["backend_unavailable"].exit
+
+
+async def _examine(settings: Settings) -> list[Probe]:
+    probes = []
+    for name in BACKENDS:
+        async with make_backend(name, settings.state) as backend:
+            probes.append(backend.probe())
+    return probes
 
 
 def _print(probe: Probe) -> None:

@@ -33,6 +33,7 @@ def command(
     argv: Annotated[
         list[str] | None, typer.Argument(metavar="-- ARGV…", help="Program and arguments, no shell.")
     ] = None,
+    *,
     tool: Annotated[
         str | None, typer.Option(metavar="T", help="Call a tool: file_read, file_write, shell, search, git.")
     ] = None,

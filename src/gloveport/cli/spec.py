@@ -24,6 +24,7 @@ _SCP_LIKE = re.compile(r"[^/:]+:[^/]?")
 
 
 def make_spec(
+    *,
     repo: Annotated[
         str | None, typer.Option(metavar="PATH|URL", help="What to work on: a directory, or a Git URL.")
     ] = None,

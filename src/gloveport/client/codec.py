@@ -31,7 +31,7 @@ def encode(value: object) -> Any:
 
 def decode(cls: type[T], value: object) -> T:
     """The `cls` that `value` spells. Raises `InvalidRequest` that names the first wrong field."""
-    return cast(T, _decode(cls, value, cls.__name__))
+    return cast("T", _decode(cls, value, cls.__name__))
 
 
 def _decode(hint: Any, value: object, where: str) -> Any:
@@ -39,15 +39,14 @@ def _decode(hint: Any, value: object, where: str) -> Any:
     if origin in (Union, types.UnionType):
         return _decode_optional(arguments, value, where)
     if is_dataclass(hint):
-        return _decode_object(cast(type[Any], hint), value, where)
+        return _decode_object(cast("type[Any]", hint), value, where)
     if origin in (tuple, frozenset):
         _require(isinstance(value, list), where, "a list")
-        return origin(_decode(arguments[0], item, f"{where}[]") for item in cast(list[object], value))
+        return origin(_decode(arguments[0], item, f"{where}[]") for item in cast("list[object]", value))
     if origin is not None and issubclass(origin, Mapping):
         _require(isinstance(value, dict), where, "an object")
-        return types.MappingProxyType(
-            {key: _decode(arguments[1], item, f"{where}.{key}") for key, item in cast(dict[str, object], value).items()}
-        )
+        items = cast("dict[str, object]", value).items()
+        return types.MappingProxyType({key: _decode(arguments[1], item, f"{where}.{key}") for key, item in items})
     return _decode_scalar(hint, value, where)
 
 
@@ -60,7 +59,7 @@ def _decode_optional(arguments: tuple[Any, ...], value: object, where: str) -> A
 
 def _decode_object(cls: type[Any], value: object, where: str) -> Any:
     _require(isinstance(value, dict), where, "an object")
-    given = cast(dict[str, object], value)
+    given = cast("dict[str, object]", value)
     hints = get_type_hints(cls)
     known = {field.name: field for field in fields(cls)}
     for name in given:

@@ -34,7 +34,7 @@ class Connection:
         """
         connection = cls(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
-            connection._socket.connect(os.fspath(path))  # noqa: SLF001 - its own class
+            connection._socket.connect(os.fspath(path))
             hello = connection.receive()
             if hello is not None:
                 check_hello(hello)

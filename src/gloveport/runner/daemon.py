@@ -27,7 +27,7 @@ def detach(log: Path, run: Callable[[Callable[[], None]], None]) -> int:
     if os.fork() == 0:
         os._exit(_run_detached(log, run, sender))
     os.close(sender)
-    with open(receiver, "rb") as pipe:  # noqa: PTH123 - a descriptor
+    with open(receiver, "rb") as pipe:
         problem = pipe.read()
     if not problem:
         return 0

@@ -148,7 +148,9 @@ async def _claim(settings: Settings) -> DirectoryLock:
 
 def _is_own_user(stream: SocketStream) -> bool:
     peer: socket.socket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - not Django's
-    _, uid, _ = _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    credentials: tuple[int, int, int] = _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    uid = credentials[1]
     if uid != os.geteuid():
         _log.warning("refused a connection of uid %d", uid)
-    return uid == os.geteuid()
+        return False
+    return True

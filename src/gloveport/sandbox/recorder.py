@@ -74,6 +74,8 @@ class Recorder:
         self._execs += 1
         number = self._execs
         facts = {"sandbox": ref.id, "exec": number, "argv": list(request.argv), "cwd": request.cwd}
+        if request.builtin:
+            facts["builtin"] = True
         self._decide(decide_exec(request, self._limits), facts)
         self.trail.append(EventKind.EXEC_STARTED, facts)
         try:

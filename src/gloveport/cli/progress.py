@@ -1,0 +1,105 @@
+"""A run while it happens: a line for each turn, tool call and command, or one JSON object for each event."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from gloveport.cli.output import visible
+from gloveport.model import Event, EventKind
+
+__all__ = ["JsonProgress", "LineProgress", "plain"]
+
+_WIDTH = 100
+_SHOWN = (
+    ("command", "$ "),
+    ("file_path", ""),
+    ("pattern", "/"),
+    ("skill", ""),
+    ("path", ""),
+)
+"""Which field of a tool's input says most about the call, and what to put before it."""
+
+
+class JsonProgress:
+    """Each event as one line of JSON."""
+
+    def __call__(self, event: Event) -> None:
+        """Print the event."""
+        sys.stdout.write(json.dumps(asdict(event)) + "\n")
+        sys.stdout.flush()
+
+
+class LineProgress:
+    """Lines for a person, coloured on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._began = time.monotonic()
+        self._turns = 0
+        self._tokens = 0
+
+    def __call__(self, event: Event) -> None:
+        """Print what the event says, if a person wants to see it."""
+        data = event.data
+        match event.kind:
+            case EventKind.RUN_STARTED:
+                self._line("run", f"{data['run']}  trace {event.trace}", "bold")
+            case EventKind.SANDBOX_CREATED:
+                self._line("sandbox", f"{data['sandbox']}  {data['backend']}  plan {data['digest'][:12]}", "cyan")
+            case EventKind.TURN:
+                self._turns += 1
+                self._tokens += data["input_tokens"] + data["output_tokens"]
+                self._line(f"turn {self._turns}", _one_line(data["text"]) or "…", "bold", f"{self._tokens} tokens")
+            case EventKind.TOOL_CALLED:
+                self._line(data["name"], _essence(data["input"]), "magenta")
+            case EventKind.TOOL_RETURNED:
+                mark, style = ("✗", "red") if data["is_error"] else ("✓", "green")
+                self._line("", f"{mark} {_one_line(data['text'])}", style, f"{data['duration']:.1f} s")
+            case EventKind.EXEC_ENDED if data.get("code") or data.get("signal") or data.get("error"):
+                self._line("", f"exit {_status(data)}", "yellow")
+            case EventKind.DECISION:
+                self._line(data.get("verdict", ""), str(data.get("reason") or data.get("warning")), "red")
+            case EventKind.RUN_ENDED:
+                self._line("end", f"{data['state']}  {data['message']}".rstrip(), "bold")
+            case _:
+                return
+
+    def _line(self, label: str, text: str, style: str, aside: str = "") -> None:
+        elapsed = time.monotonic() - self._began
+        line = Text.assemble((f"{elapsed:7.1f}s ", "dim"), (f"{label:<9}", style), " ", plain(text))
+        if aside:
+            line.append(f"  {aside}", "dim")
+        self._console.print(line, soft_wrap=True, highlight=False)
+
+
+def plain(text: str) -> str:
+    """Text of a guest or a model, without anything a terminal would obey."""
+    return visible(text.encode("utf-8", "replace")).decode("utf-8", "replace")
+
+
+def _essence(asked: Mapping[str, Any]) -> str:
+    for key, before in _SHOWN:
+        if asked.get(key):
+            return before + _one_line(str(asked[key]))
+    return _one_line(json.dumps(dict(asked)))
+
+
+def _one_line(text: str) -> str:
+    first = " ".join(text.split())
+    return first if len(first) <= _WIDTH else first[: _WIDTH - 1] + "…"
+
+
+def _status(data: Mapping[str, Any]) -> str:
+    if data.get("error"):
+        return str(data["error"])
+    words = [word for word in ("timed_out", "oom", "disk_full") if data.get(word)]
+    code = data["code"] if data.get("code") is not None else f"signal {data['signal']}"
+    return " ".join([str(code), *words])

@@ -1,0 +1,105 @@
+"""`gloveport run`: point an agent at a repository and get a patch, a test report, logs and an audit trail."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, replace
+from typing import Annotated
+
+import anyio
+import typer
+from rich.console import Console
+
+from gloveport.cli.options import JsonOption
+from gloveport.cli.output import print_json
+from gloveport.cli.progress import JsonProgress, LineProgress
+from gloveport.cli.show import print_summary
+from gloveport.cli.spec import takes_spec
+from gloveport.compose import run_locally
+from gloveport.errors import InvalidRequest, Unauthenticated
+from gloveport.jobs import find_run
+from gloveport.model import EndReason, RunState, RunSummary, Spec, Task
+from gloveport.settings import Settings
+
+__all__ = ["command"]
+
+_EXIT = {
+    EndReason.TASK: 1,
+    EndReason.BUDGET: 6,
+    EndReason.BACKEND: 69,
+    EndReason.TIMEOUT: 75,
+    EndReason.POLICY: 78,
+    EndReason.OPERATOR: 130,
+}
+"""A failed run's reason as an exit status."""
+
+
+@takes_spec
+def command(
+    spec: Spec,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What the agent is asked to do.")],
+    test: Annotated[str | None, typer.Option(metavar="COMMAND", help="Judges the result; exit 0 is success.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="The model. [default: the kit's]")] = None,
+    max_turns: Annotated[int, typer.Option(metavar="N", help="Turns of the model at most.")] = 50,
+    max_cost: Annotated[float | None, typer.Option(metavar="USD", help="US dollars at most.")] = None,
+    max_time: Annotated[float, typer.Option(metavar="S", help="Seconds that the whole run may take.")] = 3600.0,
+    trust_repository_skills: Annotated[
+        bool, typer.Option("--trust-repository-skills", help="Offer the repository's own skills to the agent.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Let an agent work on a copy of a repository in a sandbox. The repository itself is never written.
+
+    Afterwards: gloveport show last, gloveport diff last, gloveport apply last.
+    """
+    if not prompt.strip():
+        raise InvalidRequest("an empty prompt", hint="say what the agent is to do")
+    settings = Settings.load()
+    if settings.api_key is None and settings.auth_token is None:
+        raise Unauthenticated("no key for the model", hint="set ANTHROPIC_API_KEY (it never enters the sandbox)")
+    task = Task(
+        prompt=prompt,
+        spec=replace(spec, limits=replace(spec.limits, sandbox_seconds=max_time)),
+        test=test,
+        model=model or settings.model,
+        max_turns=max_turns,
+        max_cost=max_cost,
+        trust_repository_skills=trust_repository_skills,
+    )
+    console = Console(highlight=False)
+    summary = anyio.run(_run, task, settings, JsonProgress() if as_json else LineProgress(console))
+    if as_json:
+        print_json(asdict(summary))
+    else:
+        console.print()
+        print_summary(find_run(settings.data, summary.id), console)
+    return _status(summary)
+
+
+async def _run(task: Task, settings: Settings, progress: JsonProgress | LineProgress) -> RunSummary:
+    async with _ended_by(signal.SIGTERM):
+        return await run_locally(task, settings, progress)
+    raise KeyboardInterrupt
+
+
+@asynccontextmanager
+async def _ended_by(signum: signal.Signals) -> AsyncIterator[None]:
+    """Cancel the scope's body on a signal, so that it can keep what there is."""
+    async with anyio.create_task_group() as tasks:
+
+        async def listen() -> None:
+            with anyio.open_signal_receiver(signum) as signals:
+                async for _ in signals:
+                    tasks.cancel_scope.cancel()
+
+        tasks.start_soon(listen)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+def _status(summary: RunSummary) -> int:
+    if summary.state is RunState.SUCCEEDED:
+        return 0
+    return _EXIT.get(summary.reason, 1) if summary.reason else 1

@@ -1,0 +1,32 @@
+"""The composition root: where the parts of one run are put together."""
+
+from __future__ import annotations
+
+from gloveport.agents import claude_agent
+from gloveport.jobs import Listener, make_run_directory, run_task
+from gloveport.model import RunSummary, Task, new_id
+from gloveport.sandbox import Manager
+from gloveport.settings import Settings
+from gloveport.store import Redactor
+
+__all__ = ["redactor_for", "run_locally"]
+
+
+def redactor_for(settings: Settings) -> Redactor:
+    """Masks what this installation knows to be secret."""
+    return Redactor(secret for secret in (settings.api_key, settings.auth_token) if secret)
+
+
+async def run_locally(task: Task, settings: Settings, listener: Listener) -> RunSummary:
+    """Carry out one task in this process, with a sandbox of its own and Claude as the agent."""
+    redactor = redactor_for(settings)
+    async with Manager(settings, redactor=redactor) as manager:
+        directory = make_run_directory(settings.data, new_id())
+        return await run_task(
+            task,
+            manager=manager,
+            make_agent=claude_agent(settings, directory.path / "session"),
+            directory=directory,
+            listener=listener,
+            redactor=redactor,
+        )

@@ -1,0 +1,210 @@
+"""From specs to plans: whole plans are compared, because a plan is what a backend does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gloveport.errors import InvalidRequest, NotFound, PolicyDenied
+from gloveport.model import (
+    MIB,
+    Assembled,
+    Bind,
+    DevMount,
+    ExecRequest,
+    Limits,
+    Link,
+    Overlay,
+    Plan,
+    ProcMount,
+    Spec,
+    Tmpfs,
+)
+from gloveport.policy import (
+    GUEST_TOOLS,
+    HostView,
+    PlanInputs,
+    Verdict,
+    compile_plan,
+    decide_exec,
+    decide_path,
+    enforce,
+)
+from gloveport.policy.compile import own_etc
+
+HOST = HostView(
+    directories=("/usr",),
+    links=(("/bin", "usr/bin"), ("/lib", "usr/lib")),
+    etc=("/etc/ld.so.cache", "/etc/ssl/certs"),
+    search_path=("/usr/bin", "/bin"),
+)
+
+
+def plan_of(spec: Spec, lower: str | None = "/srv/repo") -> Plan:
+    return compile_plan(spec, PlanInputs(sandbox="brave-otter-000000", host=HOST, lower=lower, tools=(("rg", "/x/rg"),)))
+
+
+def test_the_plan_of_the_default_spec() -> None:
+    assert plan_of(Spec()) == Plan(
+        sandbox="brave-otter-000000",
+        mounts=(
+            Bind("/usr", "/usr"),
+            Link("usr/bin", "/bin"),
+            Link("usr/lib", "/lib"),
+            Assembled("/etc", own_etc(), ("/etc/ld.so.cache", "/etc/ssl/certs")),
+            ProcMount(),
+            DevMount(),
+            Tmpfs("/tmp", 512 * MIB, 0o1777),
+            Tmpfs("/dev/shm", 512 * MIB, 0o1777),
+            Tmpfs("/home/guest", 512 * MIB, 0o700),
+            Bind("/x/rg", f"{GUEST_TOOLS}/rg"),
+            Overlay("/srv/repo", "/workspace"),
+        ),
+        env={
+            "HOME": "/home/guest",
+            "LANG": "C.UTF-8",
+            "LOGNAME": "guest",
+            "PATH": f"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:{GUEST_TOOLS}",
+            "SHELL": "/bin/bash",
+            "TERM": "dumb",
+            "TMPDIR": "/tmp",
+            "USER": "guest",
+        },
+        uid=1000,
+        gid=1000,
+        hostname="gloveport",
+        seccomp="standard",
+        network="none",
+        limits=Limits(),
+    )
+
+
+def test_no_plan_ever_shows_the_hosts_home_run_or_secrets() -> None:
+    shown = {mount.source for mount in plan_of(Spec()).mounts if isinstance(mount, Bind)}
+    assert not [path for path in shown if path.startswith(("/home", "/root", "/run", "/var", "/etc"))]
+    copied = next(mount for mount in plan_of(Spec()).mounts if isinstance(mount, Assembled)).copies
+    assert not {"/etc/shadow", "/etc/passwd", "/etc/ssh", "/etc/ssl/private", "/etc/sudoers"} & set(copied)
+
+
+def test_the_digest_names_the_content() -> None:
+    assert plan_of(Spec()).digest() == plan_of(Spec()).digest()
+    assert plan_of(Spec()).digest() != plan_of(Spec(env={"A": "1"})).digest()
+    assert plan_of(Spec()).digest() != plan_of(Spec(), lower=None).digest()
+
+
+def test_a_plan_prints_as_json() -> None:
+    body = plan_of(Spec()).to_json()
+    assert body["mounts"][0] == {"operation": "bind", "source": "/usr", "target": "/usr"}
+    assert body["mounts"][-1] == {"operation": "overlay", "lower": "/srv/repo", "target": "/workspace"}
+    assert body["limits"]["memory_bytes"] == 2 * 1024 * MIB
+
+
+def test_named_directories_are_shown_at_their_own_place_and_their_bin_is_on_the_path(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    plan = plan_of(Spec(read_only=(str(tmp_path),)))
+    assert Bind(str(tmp_path), str(tmp_path)) in plan.mounts
+    assert plan.env["PATH"].startswith(f"{tmp_path}/bin:/usr/local/sbin:")
+
+
+def test_a_virtual_environment_brings_the_interpreter_it_was_made_from(tmp_path: Path) -> None:
+    base = tmp_path / "python" / "bin"
+    base.mkdir(parents=True)
+    (base / "python3").touch()
+    made = tmp_path / "venv"
+    made.mkdir()
+    (made / "pyvenv.cfg").write_text(f"home = {base}\nversion = 3.11\n")
+    plan = plan_of(Spec(read_only=(str(made),)))
+    assert Bind(str(base.parent), str(base.parent)) in plan.mounts
+
+
+@pytest.mark.parametrize("path", ["/", "/etc", "/root", "/home", "/run", "/proc", "/var", "/run/user/0", "/proc/1"])
+def test_sensitive_host_directories_are_refused(path: str) -> None:
+    if not Path(path).exists():
+        pytest.skip(f"{path} does not exist here")
+    with pytest.raises(PolicyDenied) as caught:
+        plan_of(Spec(read_only=(path,)))
+    assert caught.value.hint
+
+
+def test_a_link_to_a_sensitive_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "innocent").symlink_to("/etc")
+    with pytest.raises(PolicyDenied):
+        plan_of(Spec(read_only=(str(tmp_path / "innocent"),)))
+
+
+def test_paths_that_mean_nothing_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest):
+        plan_of(Spec(read_only=("relative",)))
+    with pytest.raises(InvalidRequest):
+        plan_of(Spec(read_only=(f"{tmp_path}/../x",)))
+    with pytest.raises(NotFound):
+        plan_of(Spec(read_only=(f"{tmp_path}/none",)))
+    with pytest.raises(NotFound):
+        plan_of(Spec(image=f"{tmp_path}/none"))
+    with pytest.raises(NotFound):
+        plan_of(Spec(language="cobol"))
+    with pytest.raises(InvalidRequest):
+        plan_of(Spec(env={"A=B": "1"}))
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [Limits(memory_bytes=0), Limits(exec_seconds=-1), Limits(processes=0), Limits(cpus=0), Limits(output_bytes=-1)],
+)
+def test_limits_that_mean_nothing_are_refused(limits: Limits) -> None:
+    with pytest.raises(InvalidRequest):
+        plan_of(Spec(limits=limits))
+
+
+def test_an_image_is_shown_entry_by_entry_without_what_the_platform_makes_itself(tmp_path: Path) -> None:
+    for name in ("bin", "etc", "proc", "dev", "tmp", "run", "sys", "home", "root"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "lib").symlink_to("usr/lib")
+    mounts = plan_of(Spec(image=str(tmp_path))).mounts
+    assert mounts[:3] == (Bind(f"{tmp_path}/bin", "/bin"), Bind(f"{tmp_path}/etc", "/etc"), Link("usr/lib", "/lib"))
+    assert mounts[3] == ProcMount()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ExecRequest(argv=()),
+        ExecRequest(argv=("",)),
+        ExecRequest(argv=("a\0b",)),
+        ExecRequest(argv=("true",), cwd="relative"),
+        ExecRequest(argv=("true",), timeout=0),
+        ExecRequest(argv=("true", "x" * 3_000_000)),
+    ],
+)
+def test_execs_that_mean_nothing_are_refused(request_: ExecRequest) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        decide_exec(request_, Limits())
+    assert caught.value.hint
+
+
+def test_an_exec_cannot_outlast_its_sandbox() -> None:
+    decision = decide_exec(ExecRequest(argv=("sleep",), timeout=61), Limits(sandbox_seconds=60))
+    assert decision.verdict is Verdict.DENY
+    with pytest.raises(PolicyDenied) as caught:
+        enforce(decision, "refused")
+    assert caught.value.context["rule"] == "limits.sandbox_seconds"
+
+
+@pytest.mark.parametrize(
+    ("path", "verdict"),
+    [
+        ("file", Verdict.ALLOW),
+        ("/workspace/a/../b", Verdict.ALLOW),
+        ("/tmp/x", Verdict.ALLOW),
+        ("/home/guest/x", Verdict.ALLOW),
+        ("../etc/passwd", Verdict.DENY),
+        ("/workspace/../etc/passwd", Verdict.DENY),
+        ("/workspaces/x", Verdict.DENY),
+        ("/usr/bin/x", Verdict.DENY),
+        ("/", Verdict.DENY),
+    ],
+)
+def test_only_writable_places_can_be_written(path: str, verdict: Verdict) -> None:
+    assert decide_path(path, write=True).verdict is verdict
+    assert decide_path(path, write=False).verdict is Verdict.ALLOW
