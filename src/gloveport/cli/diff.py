@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from argparse import ArgumentParser, Namespace
 
-import typer
-
-from gloveport.cli.options import JsonOption
+from gloveport.cli.options import add_sandbox
 from gloveport.cli.output import note, print_json, write_document
 from gloveport.client import connect
 from gloveport.settings import Settings
 
-__all__ = ["command"]
+__all__ = ["arguments", "command"]
 
 
-def command(
-    sandbox: Annotated[str, typer.Argument(metavar="ID", help="A sandbox.")],
-    ignored: Annotated[bool, typer.Option("--ignored", help="Include what .gitignore leaves out.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Print the patch that turns the first state of the workspace into this one; --json lists the paths."""
+def arguments(parser: ArgumentParser) -> None:
+    """A sandbox."""
+    add_sandbox(parser)
+    parser.add_argument("--ignored", action="store_true", help="include what .gitignore leaves out")
+
+
+def command(options: Namespace) -> None:
+    """Print the patch that turns the first state of the workspace into this one."""
     patch = bytearray()
     with connect(Settings.load()) as runner:
-        result = runner.call("diff", id=sandbox, ignored=ignored, sink=patch.extend)
-    if as_json:
-        print_json({**result, "patch": patch.decode("utf-8", "replace")})
+        result = runner.call("diff", id=options.sandbox, ignored=options.ignored, sink=patch.extend)
+    if options.json:
+        print_json({**result, "patch": patch.decode("utf-8", "surrogateescape")})
         return
     write_document(bytes(patch))
     for warning in result["warnings"]:

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentParser, Namespace
 
 import anyio
 
 from gloveport.backends import BACKENDS, make_backend
-from gloveport.cli.options import JsonOption
 from gloveport.cli.output import print_json, print_table
 from gloveport.client import encode
 from gloveport.errors import STATUSES
 from gloveport.model import Probe, Spec
 from gloveport.settings import Settings
 
-__all__ = ["command"]
+__all__ = ["arguments", "command"]
 
 
-def command(as_json: JsonOption = False) -> int:
+def arguments(_parser: ArgumentParser) -> None:
+    """None."""
+
+
+def command(options: Namespace) -> int:
     """Examine every backend on this host. The exit status is 69 when the default one cannot work."""
     settings = Settings.load()
     probes = anyio.run(_examine, settings)
-    if as_json:
+    if options.json:
         print_json([{**encode(probe), "available": probe.available} for probe in probes])
     else:
         for probe in probes:

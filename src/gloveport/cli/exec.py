@@ -2,91 +2,82 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import stat
 import sys
+from argparse import ArgumentParser, Namespace
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from gloveport.cli.options import JsonOption, SandboxArgument, parse_env, parse_size
+from gloveport.cli.options import add_env, add_sandbox, parse_env, parse_size
 from gloveport.cli.output import note, print_json, write_all
-from gloveport.cli.terminal import raw_terminal, terminal_size
+from gloveport.cli.terminal import run_on_terminal, terminal_size
 from gloveport.client import connect, encode
 from gloveport.client.process import Streams, run_process
 from gloveport.errors import InvalidRequest
 from gloveport.model import WORKSPACE, ExecRequest, Exit
 from gloveport.settings import Settings
 
-__all__ = ["command"]
+__all__ = ["arguments", "command"]
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 TIMED_OUT = 124
 """As timeout(1) says it."""
+_EXAMPLE = 'for example: --tool file_read --params \'{"path": "README.md"}\''
 
 
-def command(
-    sandbox: SandboxArgument,
-    argv: Annotated[
-        list[str] | None, typer.Argument(metavar="-- ARGV…", help="Program and arguments, no shell.")
-    ] = None,
-    *,
-    tool: Annotated[
-        str | None, typer.Option(metavar="T", help="Call a tool: file_read, file_write, shell, search, git.")
-    ] = None,
-    params: Annotated[str, typer.Option(metavar="JSON", help="The tool's parameters, an object.")] = "{}",
-    cwd: Annotated[str, typer.Option(metavar="DIR", help="Absolute directory in the sandbox.")] = WORKSPACE,
-    env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable. Repeatable.")] = None,
-    timeout: Annotated[
-        float | None, typer.Option(metavar="S", help="Seconds it may take. [default: the sandbox's]")
-    ] = None,
-    output: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Bytes kept of each stream. [default: the sandbox's]")
-    ] = None,
-    stdin: Annotated[
-        bool | None, typer.Option(help="Pass standard input on. [default: when it is a file or a pipe]")
-    ] = None,
-    tty: Annotated[bool, typer.Option("--tty", "-t", help="On a terminal of its own, as large as this one.")] = False,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it running; print its number.")] = False,
-    as_json: JsonOption = False,
-) -> int:
-    """Run a command to its end, streaming; or call a tool.
+def arguments(parser: ArgumentParser) -> None:
+    """A sandbox, and either a command after `--` or a tool."""
+    add_sandbox(parser)
+    parser.usage = "%(prog)s ID [options] -- ARGV…\n       %(prog)s ID --tool T --params JSON"
+    parser.add_argument("--tool", metavar="T", help="call a tool: file_read, file_write, shell, search or git")
+    parser.add_argument("--params", metavar="JSON", default="{}", help="the tool's parameters, an object")
+    parser.add_argument("--cwd", metavar="DIR", default=WORKSPACE, help="absolute directory there (%(default)s)")
+    add_env(parser, "a variable of the process")
+    parser.add_argument("--timeout", metavar="S", type=float, help="seconds it may take (default: the sandbox's)")
+    parser.add_argument(
+        "--output", metavar="SIZE", type=parse_size, help="bytes kept of each stream (default: the sandbox's)"
+    )
+    parser.add_argument("--no-input", action="store_true", help="do not pass a file or pipe on standard input on")
+    parser.add_argument("-t", "--tty", action="store_true", help="on a terminal of its own, as large as this one")
+    parser.add_argument("-d", "--detach", action="store_true", help="leave it running; print its number")
+
+
+def command(options: Namespace) -> int:
+    """Run a command (no shell) to its end, streaming; or call a tool.
 
     The exit status is the command's: its code, 128 + a signal, or 124 when its time ran out.
     """
-    if tool is not None:
-        return _call_tool(sandbox, tool, params, as_json=as_json)
-    if not argv:
-        raise InvalidRequest("no command", hint=f"for example: gloveport exec {sandbox} -- ls -la")
+    if options.tool is not None:
+        return _call_tool(options)
+    if not options.rest:
+        raise InvalidRequest("no command", hint=f"it follows two dashes: gloveport exec {options.sandbox} -- ls -la")
     request = ExecRequest(
-        argv=tuple(argv),
-        cwd=cwd,
-        env=parse_env(env or ()),
-        stdin=_has_input() if stdin is None else stdin,
-        terminal=terminal_size(STDIN) if tty else None,
-        timeout=timeout,
-        output_bytes=None if output is None else parse_size(output),
+        argv=tuple(options.rest),
+        cwd=options.cwd,
+        env=parse_env(options.env),
+        stdin=not options.no_input and _has_input(),
+        terminal=terminal_size(STDIN) if options.tty else None,
+        timeout=options.timeout,
+        output_bytes=options.output,
     )
-    if detach:
-        return _detach(sandbox, request, as_json=as_json)
-    if as_json:
-        return _collect(sandbox, request)
-    streams = Streams(
-        stdin=STDIN if request.stdin or tty else None,
-        stdout=partial(write_all, STDOUT),
-        stderr=partial(write_all, STDERR),
-        size=partial(terminal_size, STDIN) if tty else None,
-    )
-    with connect(Settings.load()) as runner, raw_terminal(STDIN) if tty else contextlib.nullcontext():
-        ended = run_process(runner, sandbox, request, streams)
+    if options.detach:
+        return _detach(options, request)
+    if options.json:
+        return _collect(options, request)
+    if options.tty:
+        return run_on_terminal(options.sandbox, request).status
+    write_stdout, write_stderr = partial(write_all, STDOUT), partial(write_all, STDERR)
+    streams = Streams(stdin=STDIN if request.stdin else None, stdout=write_stdout, stderr=write_stderr)
+    with connect(Settings.load()) as runner:
+        ended = run_process(runner, options.sandbox, request, streams)
+    _explain(ended)
     return _status(ended)
 
 
 def _has_input() -> bool:
-    """Whether standard input is something to pass on: a terminal needs `--tty`, and no device has content."""
+    """Whether standard input is something to pass on: a terminal needs `--tty`, /dev/null is empty."""
     try:
         mode = os.fstat(STDIN).st_mode
     except OSError:
@@ -94,30 +85,31 @@ def _has_input() -> bool:
     return not stat.S_ISCHR(mode)
 
 
-def _collect(sandbox: str, request: ExecRequest) -> int:
+def _collect(options: Namespace, request: ExecRequest) -> int:
     stdout, stderr = bytearray(), bytearray()
     streams = Streams(stdin=STDIN if request.stdin else None, stdout=stdout.extend, stderr=stderr.extend)
     with connect(Settings.load()) as runner:
-        ended = run_process(runner, sandbox, request, streams)
+        ended = run_process(runner, options.sandbox, request, streams)
     texts = {"stdout": stdout.decode("utf-8", "replace"), "stderr": stderr.decode("utf-8", "replace")}
     print_json({"exit": encode(ended), **texts})
-    return TIMED_OUT if ended.timed_out else ended.status
+    return _status(ended)
 
 
-def _detach(sandbox: str, request: ExecRequest, *, as_json: bool) -> int:
+def _detach(options: Namespace, request: ExecRequest) -> int:
     with connect(Settings.load()) as runner:
-        process = runner.call("exec", id=sandbox, request=encode(request), detach=True)["process"]
-    if as_json:
+        process = runner.call("exec", id=options.sandbox, request=encode(request), detach=True)["process"]
+    if options.json:
         print_json(process)
     else:
         sys.stdout.write(f"{process['number']}\n")
     return 0
 
 
-def _call_tool(sandbox: str, tool: str, params: str, *, as_json: bool) -> int:
+def _call_tool(options: Namespace) -> int:
+    params = _parameters(options.params)
     with connect(Settings.load()) as runner:
-        result = runner.call("tool", id=sandbox, name=tool, params=_parameters(params))
-    if as_json:
+        result = runner.call("tool", id=options.sandbox, name=options.tool, params=params)
+    if options.json:
         print_json(result)
     else:
         sys.stdout.write(_ended_line(result["output"]))
@@ -129,11 +121,9 @@ def _parameters(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise InvalidRequest(f"--params is not JSON: {error}", hint='for example: \'{"path": "README.md"}\'') from error
+        raise InvalidRequest(f"--params is not JSON: {error}", hint=_EXAMPLE) from error
     if not isinstance(value, dict):
-        raise InvalidRequest(
-            f"--params must be a JSON object, not {type(value).__name__}", hint='for example: \'{"path": "README.md"}\''
-        )
+        raise InvalidRequest(f"--params must be a JSON object, not {type(value).__name__}", hint=_EXAMPLE)
     return value
 
 
@@ -141,15 +131,17 @@ def _ended_line(text: str) -> str:
     return text if not text or text.endswith("\n") else text + "\n"
 
 
-def _status(ended: Exit) -> int:
-    """The exit status, with what a status cannot say on stderr."""
+def _explain(ended: Exit) -> None:
+    """What a status cannot say, on stderr."""
+    if ended.timed_out:
+        note(f"killed: its time ran out after {ended.duration:.1f} s")
     if ended.oom:
         note("killed: the sandbox passed its memory limit")
     if ended.disk_full:
         note("killed: the sandbox passed its disk limit")
     if ended.truncated:
         note(f"dropped {ended.dropped_stdout} bytes of stdout and {ended.dropped_stderr} of stderr: see --output")
-    if ended.timed_out:
-        note(f"killed: its time ran out after {ended.duration:.1f} s")
-        return TIMED_OUT
-    return ended.status
+
+
+def _status(ended: Exit) -> int:
+    return TIMED_OUT if ended.timed_out else ended.status

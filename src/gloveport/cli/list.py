@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentParser, Namespace
 
-from gloveport.cli.options import JsonOption
 from gloveport.cli.output import local_time, print_json, print_table
 from gloveport.client import connect, decode
 from gloveport.model import SandboxStatus
 from gloveport.settings import Settings
 
-__all__ = ["command"]
+__all__ = ["arguments", "command"]
 
 
-def command(as_json: JsonOption = False) -> None:
+def arguments(_parser: ArgumentParser) -> None:
+    """None."""
+
+
+def command(options: Namespace) -> None:
     """List every sandbox, whatever its state."""
     with connect(Settings.load()) as runner:
         found = runner.call("list")["sandboxes"]
-    if as_json:
+    if options.json:
         print_json(found)
         return
     statuses = [decode(SandboxStatus, status) for status in found]

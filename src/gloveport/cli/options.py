@@ -1,22 +1,27 @@
-"""Options that several commands share, and how their texts are read."""
+"""Arguments that several commands share, and how their texts are read."""
 
 from __future__ import annotations
 
 import re
+from argparse import ArgumentParser
 from collections.abc import Iterable
-from typing import Annotated
-
-import typer
 
 from gloveport.errors import InvalidRequest
 
-__all__ = ["JsonOption", "SandboxArgument", "parse_env", "parse_size"]
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, errors included.")]
-SandboxArgument = Annotated[str, typer.Argument(metavar="ID", help="A sandbox: its id, or the first letters of it.")]
+__all__ = ["add_env", "add_sandbox", "parse_env", "parse_size"]
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def add_sandbox(parser: ArgumentParser) -> None:
+    """The sandbox that a command is about, as `options.sandbox`."""
+    parser.add_argument("sandbox", metavar="ID", help="a sandbox: its id, or the first letters of it")
+
+
+def add_env(parser: ArgumentParser, purpose: str) -> None:
+    """Variables, as `options.env` for `parse_env`."""
+    parser.add_argument("--env", metavar="NAME=VALUE", action="append", default=[], help=f"{purpose}; repeatable")
 
 
 def parse_size(text: str) -> int:

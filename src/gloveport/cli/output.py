@@ -11,7 +11,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["local_time", "note", "print_json", "print_table", "visible", "write_all", "write_document"]
+from gloveport.errors import GloveportError
+
+__all__ = ["local_time", "note", "print_error", "print_json", "print_table", "visible", "write_all", "write_document"]
 
 STDOUT = 1
 _CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
@@ -20,6 +22,15 @@ _CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
 def print_json(value: Any) -> None:
     """One line of JSON on stdout."""
     sys.stdout.write(json.dumps(value) + "\n")
+
+
+def print_error(error: GloveportError, *, as_json: bool) -> int:
+    """What happened and what to do next: words on stderr, or JSON on stdout. The exit status."""
+    if as_json:
+        sys.stdout.write(json.dumps({"error": error.body()}, default=str) + "\n")
+    else:
+        sys.stderr.write(f"error: {error.message}\n  next: {error.hint}\n")
+    return error.status.exit
 
 
 def print_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
-from typing import Annotated, Any
+from argparse import ArgumentParser, Namespace
+from typing import Any
 
-import typer
-
-from gloveport.cli.options import JsonOption
 from gloveport.cli.output import local_time, print_json
 from gloveport.client import Connection, stop_runner
 from gloveport.errors import NotFound
 from gloveport.settings import Settings
 
-__all__ = ["Action", "command"]
+__all__ = ["arguments", "command"]
 
 
-class Action(StrEnum):
-    """What can be done with a runner."""
-
-    STATUS = "status"
-    STOP = "stop"
+def arguments(parser: ArgumentParser) -> None:
+    """What to do with it."""
+    parser.add_argument("action", choices=("status", "stop"), help="show it, or end it with all its sandboxes")
 
 
-def command(
-    action: Annotated[Action, typer.Argument(help="Show the runner, or end it with all its sandboxes.")],
-    as_json: JsonOption = False,
-) -> None:
-    """The runner is the process that holds the sandboxes. It starts by itself, and ends when it is not needed."""
+def command(options: Namespace) -> None:
+    """Look at, or end, the process that holds the sandboxes.
+
+    It starts with the first command that needs it, and ends when it holds nothing and nobody calls.
+    """
     settings = Settings.load()
-    if action is Action.STOP:
+    if options.action == "stop":
         stopped = stop_runner(settings.socket)
-        if as_json:
+        if options.json:
             print_json({"stopped": stopped})
         else:
             sys.stdout.write("stopped\n" if stopped else "there was no runner\n")
@@ -41,7 +36,7 @@ def command(
     if connection is None:
         raise NotFound("no runner", hint="it starts with the first command that needs it, such as: gloveport create")
     with connection:
-        _show(connection.call("info"), as_json=as_json)
+        _show(connection.call("info"), as_json=options.json)
 
 
 def _show(info: dict[str, Any], *, as_json: bool) -> None:

@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 import os
-from functools import partial
-from types import MappingProxyType
-from typing import Annotated
+from argparse import ArgumentParser, Namespace
 
-import typer
-
-from gloveport.cli.options import SandboxArgument
-from gloveport.cli.output import write_all
-from gloveport.cli.terminal import raw_terminal, terminal_size
-from gloveport.client import connect
-from gloveport.client.process import Streams, run_process
+from gloveport.cli.options import add_sandbox
+from gloveport.cli.terminal import run_on_terminal, terminal_size
 from gloveport.model import WORKSPACE, ExecRequest
-from gloveport.settings import Settings
 
-__all__ = ["command"]
+__all__ = ["arguments", "command"]
 
-STDIN, STDOUT = 0, 1
+STDIN = 0
 
 
-def command(
-    sandbox: SandboxArgument,
-    cwd: Annotated[str, typer.Option(metavar="DIR", help="Absolute directory in the sandbox.")] = WORKSPACE,
-) -> int:
+def arguments(parser: ArgumentParser) -> None:
+    """A sandbox."""
+    add_sandbox(parser)
+    parser.add_argument("--cwd", metavar="DIR", default=WORKSPACE, help="absolute directory there (%(default)s)")
+
+
+def command(options: Namespace) -> int:
     """Open an interactive bash on a terminal of its own. The exit status is bash's."""
-    size = partial(terminal_size, STDIN)
     request = ExecRequest(
         argv=("/bin/bash", "-i"),
-        cwd=cwd,
-        env=MappingProxyType({"TERM": os.environ.get("TERM") or "xterm-256color"}),
-        terminal=size(),
+        cwd=options.cwd,
+        env={"TERM": os.environ.get("TERM") or "xterm-256color"},
+        terminal=terminal_size(STDIN),
     )
-    write = partial(write_all, STDOUT)
-    with connect(Settings.load()) as runner, raw_terminal(STDIN):
-        ended = run_process(runner, sandbox, request, Streams(stdin=STDIN, stdout=write, stderr=write, size=size))
-    return ended.status
+    return run_on_terminal(options.sandbox, request).status

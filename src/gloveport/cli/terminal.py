@@ -9,11 +9,18 @@ import termios
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
+from gloveport.cli.output import write_all
+from gloveport.client import connect
+from gloveport.client.process import Streams, run_process
 from gloveport.errors import InvalidRequest
-from gloveport.model import TerminalSize
+from gloveport.model import ExecRequest, Exit, TerminalSize
+from gloveport.settings import Settings
 
-__all__ = ["raw_terminal", "terminal_size"]
+__all__ = ["run_on_terminal", "terminal_size"]
+
+STDIN, STDOUT = 0, 1
 
 
 def terminal_size(descriptor: int) -> TerminalSize:
@@ -27,8 +34,16 @@ def terminal_size(descriptor: int) -> TerminalSize:
     return TerminalSize(rows=rows or 24, columns=columns or 80)
 
 
+def run_on_terminal(sandbox: str, request: ExecRequest) -> Exit:
+    """Run `request`, which has a terminal, on the one of this process; it follows its size."""
+    write = partial(write_all, STDOUT)
+    streams = Streams(stdin=STDIN, stdout=write, stderr=write, size=partial(terminal_size, STDIN))
+    with connect(Settings.load()) as runner, _raw(STDIN):
+        return run_process(runner, sandbox, request, streams)
+
+
 @contextmanager
-def raw_terminal(descriptor: int) -> Iterator[None]:
+def _raw(descriptor: int) -> Iterator[None]:
     """Every key goes through as a byte, until the scope is left: also when SIGTERM or SIGHUP ends it."""
     before = termios.tcgetattr(descriptor)
     handlers = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}

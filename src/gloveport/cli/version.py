@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import platform
 import sys
+from argparse import ArgumentParser, Namespace
 
 from gloveport import __version__
-from gloveport.cli.options import JsonOption
 from gloveport.cli.output import print_json
 
-__all__ = ["command"]
+__all__ = ["arguments", "command"]
 
 
-def command(as_json: JsonOption = False) -> None:
+def arguments(_parser: ArgumentParser) -> None:
+    """None."""
+
+
+def command(options: Namespace) -> None:
     """Print the version."""
-    if as_json:
+    if options.json:
         print_json({"version": __version__, "python": platform.python_version()})
     else:
         sys.stdout.write(f"gloveport {__version__}\n")

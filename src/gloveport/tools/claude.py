@@ -1,0 +1,78 @@
+"""Claude Code's six working tools (Bash, Read, Write, Edit, Glob, Grep) on a sandbox instead of on the host."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from types import MappingProxyType
+from typing import Any
+
+import anyio
+
+from gloveport.errors import BackendUnavailable, GloveportError, Internal, InvalidRequest
+from gloveport.sandbox import Sandbox
+from gloveport.tools import claude_files, claude_search
+from gloveport.tools.claude_bash import BackgroundCommands, bash
+from gloveport.tools.claude_catalogue import CLAUDE_TOOLS
+from gloveport.tools.claude_session import Answer, ToolSession, refuse
+
+__all__ = ["CLAUDE_TOOLS", "Answer", "ClaudeTools", "open_claude_tools"]
+
+_Handler = Callable[[ToolSession, dict[str, Any]], Awaitable[Answer]]
+
+_HANDLERS: Mapping[str, _Handler] = MappingProxyType(
+    {
+        "Read": claude_files.read,
+        "Write": claude_files.write,
+        "Edit": claude_files.edit,
+        "Glob": claude_search.glob,
+        "Grep": claude_search.grep,
+    }
+)
+
+
+class ClaudeTools:
+    """The tools of one session.
+
+    Paths are the guest's. What the session has read, and its working directory, are remembered from call to call.
+    Cancelling a call kills the command it runs, with everything that started.
+    """
+
+    def __init__(self, session: ToolSession, background: BackgroundCommands) -> None:
+        self._session = session
+        self._background = background
+
+    async def call(self, name: str, params: object) -> Answer:
+        """Carry out one call. Whatever the model did wrong is an answer to it, with `is_error`.
+
+        `InvalidRequest` for an unknown tool; `BackendUnavailable` and `Internal` when the sandbox does not answer.
+        """
+        tool = CLAUDE_TOOLS.get(name)
+        if tool is None:
+            raise InvalidRequest(f"no tool {name!r}", hint=f"one of: {', '.join(CLAUDE_TOOLS)}")
+        try:
+            arguments = tool.check(params)
+        except InvalidRequest as error:
+            return refuse(f"InputValidationError: {error.message} ({error.hint})")
+        try:
+            if name == "Bash":
+                return await bash(self._session, self._background, arguments)
+            return await _HANDLERS[name](self._session, arguments)
+        except (BackendUnavailable, Internal):
+            raise
+        except GloveportError as error:
+            return refuse(f"{error.message} ({error.hint})")
+
+
+@asynccontextmanager
+async def open_claude_tools(sandbox: Sandbox) -> AsyncIterator[ClaudeTools]:
+    """The tools of a new session; leaving the scope ends the commands it runs in the background."""
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        try:
+            yield ClaudeTools(ToolSession(sandbox), BackgroundCommands(tasks))
+        except Exception as error:  # noqa: BLE001 - passed on below: a task group would wrap it in a group
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
