@@ -51,9 +51,7 @@ def get_requires_for_build_editable(config_settings: _Settings = None) -> list[s
     return [*build_meta.get_requires_for_build_editable(config_settings), *_compiler_requirement()]
 
 
-def build_wheel(
-    wheel_directory: str, config_settings: _Settings = None, metadata_directory: str | None = None
-) -> str:
+def build_wheel(wheel_directory: str, config_settings: _Settings = None, metadata_directory: str | None = None) -> str:
     """A wheel with the programs for `GLOVEPORT_BUILD_ARCH` or this machine; the source tree stays as is."""
     if not _has_programs():
         return str(build_meta.build_wheel(wheel_directory, config_settings, metadata_directory))

@@ -26,7 +26,7 @@ async def bench(request: pytest.FixtureRequest, state: Path) -> AsyncIterator[Be
         yield Bench(backend, new_plan)
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.strip("_"))
 async def test_conformance(bench: Bench, check: Check) -> None:
     with anyio.fail_after(90):
         await check(bench)

@@ -144,16 +144,20 @@ def test_version_one_groups_are_made_per_controller(tmp_path: Path) -> None:
         (tmp_path / name / "own").mkdir(parents=True)
     membership = tmp_path / "membership"
     membership.write_text("3:memory:/own\n2:pids:/own\n1:name=systemd:/\n0::/\n")
-    found = find_cgroups(tmp_path, membership)
+    found = find_cgroups("here", tmp_path, membership)
     assert found.version == 1
-    assert found.roots == {"memory": tmp_path / "memory/own/gloveport", "pids": tmp_path / "pids/own/gloveport"}
+    assert {name: path.parent for name, path in found.roots.items()} == {
+        "memory": tmp_path / "memory/own",
+        "pids": tmp_path / "pids/own",
+    }
+    assert found.roots != find_cgroups("elsewhere", tmp_path, membership).roots
     assert not found.has("cpu")
     group = found.make("s", Limits())
     assert group is not None
     assert [path.is_dir() for path in group.directories] == [True, True]
-    found.sweep(frozenset({"s"}))
+    found.sweep(lambda sandbox: sandbox == "s")
     assert group.directories[0].is_dir()
-    found.sweep(frozenset())
+    found.sweep(lambda _: False)
     assert not group.directories[0].exists()
 
 
@@ -162,14 +166,14 @@ def test_version_two_groups_need_delegated_controllers(tmp_path: Path) -> None:
     membership = tmp_path / "membership"
     membership.write_text("0::/own\n")
     base = tmp_path / "own"
-    for directory in (tmp_path, base, base / "gloveport", tmp_path / "gloveport"):
+    for directory in (tmp_path, base):
         directory.mkdir(exist_ok=True)
         (directory / "cgroup.controllers").write_text("memory pids io")
         (directory / "cgroup.subtree_control").write_text("memory pids")
-    assert set(find_cgroups(tmp_path, membership).roots) <= {"memory", "pids"}
+    assert set(find_cgroups("here", tmp_path, membership).roots) <= {"memory", "pids"}
     (tmp_path / "cgroup.controllers").write_text("")
     (base / "cgroup.controllers").write_text("")
-    assert find_cgroups(tmp_path, membership).roots == {}
+    assert find_cgroups("here", tmp_path, membership).roots == {}
 
 
 def test_disk_usage_counts_hard_links_once_and_follows_no_link(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -76,15 +77,13 @@ def as_guest(message: GuestFrame) -> bytes:
         case Exit():
             flags = message.memory_limit | message.timed_out << 1 | message.bad_directory << 2
             dropped = (message.stdout_dropped, message.stderr_dropped)
-            return frame(
-                69, message.stream, struct.pack("<BBHiQQ", message.how, flags, 0, message.code, *dropped)
-            )
+            return frame(69, message.stream, struct.pack("<BBHiQQ", message.how, flags, 0, message.code, *dropped))
     return HELLO
 
 
 def chunks(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(edges)]
 
 
 @given(st.lists(frames, max_size=8), st.lists(st.integers(0), max_size=12))

@@ -42,7 +42,9 @@ HOST = HostView(
 
 
 def plan_of(spec: Spec, lower: str | None = "/srv/repo") -> Plan:
-    return compile_plan(spec, PlanInputs(sandbox="brave-otter-000000", host=HOST, lower=lower, tools=(("rg", "/x/rg"),)))
+    return compile_plan(
+        spec, PlanInputs(sandbox="brave-otter-000000", host=HOST, lower=lower, tools=(("rg", "/x/rg"),))
+    )
 
 
 def test_the_plan_of_the_default_spec() -> None:

@@ -28,7 +28,9 @@ SAMPLES["anthropic"] = "sk-ant-" + "api03-" + "AbCdEf0123456789" * 2
 
 def written(path: Path, count: int = 5) -> list[Event]:
     trail = Trail(path)
-    events = [trail.append(EventKind.EXEC_STARTED, {"exec": number, "argv": ["echo", "é\n"]}) for number in range(count)]
+    events = [
+        trail.append(EventKind.EXEC_STARTED, {"exec": number, "argv": ["echo", "é\n"]}) for number in range(count)
+    ]
     trail.close()
     return events
 
@@ -51,7 +53,9 @@ def test_a_trail_is_private_and_never_overwrites_another(tmp_path: Path) -> None
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
-def test_one_flipped_bit_anywhere_is_found_at_its_record(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_one_flipped_bit_anywhere_is_found_at_its_record(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     path = tmp_path_factory.mktemp("trail") / "t"
     written(path)
     raw = bytearray(path.read_bytes())

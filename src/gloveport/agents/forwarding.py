@@ -108,9 +108,7 @@ async def _relay(response: httpx2.Response, send: Send, read: Reader, exchange: 
         exchange.status = response.status_code
         async with aclosing(response.aiter_raw()) as chunks:
             tee = _Tee(chunks, send, exchange)
-            await read(
-                httpx2.Response(response.status_code, headers=headers, stream=tee, request=response.request)
-            )
+            await read(httpx2.Response(response.status_code, headers=headers, stream=tee, request=response.request))
             async for _ in tee:
                 pass
         await send({"type": "http.response.body", "body": b"", "more_body": False})

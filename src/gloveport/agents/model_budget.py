@@ -72,9 +72,7 @@ class BudgetMeter:
             return _exhausted(f"{spend.tokens} of {budget.tokens} tokens")
         if budget.cost is not None:
             if model not in budget.prices:
-                return ApiError(
-                    403, "permission_error", f"model {model!r} has no price, which a cost budget needs"
-                )
+                return ApiError(403, "permission_error", f"model {model!r} has no price, which a cost budget needs")
             if spend.cost >= budget.cost:
                 return _exhausted(f"${spend.cost:.4f} of ${budget.cost:.4f}")
         self.spend = replace(spend, calls=spend.calls + 1)

@@ -96,9 +96,7 @@ class ModelProxy:
     `on_call` is told of every request when it is over, refused and cancelled ones too; it must not block.
     """
 
-    def __init__(
-        self, spec: ModelProxySpec, client: httpx2.AsyncClient, on_call: Callable[[ModelCall], None]
-    ) -> None:
+    def __init__(self, spec: ModelProxySpec, client: httpx2.AsyncClient, on_call: Callable[[ModelCall], None]) -> None:
         self._spec = spec
         self._client = client
         self._on_call = on_call
@@ -219,11 +217,7 @@ class _OpenCall:
         Without the estimate, a guest that hangs up before the last event would have its tokens for nothing.
         """
         exchange, seen = self.exchange, self.tokens.usage
-        if (
-            self.error is not None
-            or self.path != MESSAGES_PATH
-            or exchange.status not in {None, HTTPStatus.OK}
-        ):
+        if self.error is not None or self.path != MESSAGES_PATH or exchange.status not in {None, HTTPStatus.OK}:
             return None
         if exchange.complete and seen is not None:
             return seen

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace
 
+from gloveport.cli.options import JsonOption
 from gloveport.cli.output import note, print_json
-from gloveport.cli.spec import add_spec, make_spec
+from gloveport.cli.spec import takes_spec
 from gloveport.client import connect, encode
+from gloveport.model import Spec
 from gloveport.settings import Settings
 
-__all__ = ["arguments", "command"]
+__all__ = ["command"]
 
 
-def arguments(parser: ArgumentParser) -> None:
-    """A spec."""
-    add_spec(parser)
-
-
-def command(options: Namespace) -> None:
+@takes_spec
+def command(spec: Spec, as_json: JsonOption = False) -> None:
     """Make a sandbox and print its id.
 
     It lives until `gloveport rm`, the end of its time, or `gloveport runner stop`.
     """
-    spec = make_spec(options)
     with connect(Settings.load()) as runner:
         status = runner.call("create", spec=encode(spec))["status"]
-    if options.json:
+    if as_json:
         print_json(status)
         return
     name = status["ref"]["id"]

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace
 
 import anyio
 
-from gloveport.backends import BACKENDS, make_backend
+from gloveport.cli.options import JsonOption
 from gloveport.cli.output import print_json, print_table
 from gloveport.client import encode
 from gloveport.errors import STATUSES
 from gloveport.model import Probe, Spec
+from gloveport.sandbox import Manager
 from gloveport.settings import Settings
 
-__all__ = ["arguments", "command"]
+__all__ = ["command"]
 
 
-def arguments(_parser: ArgumentParser) -> None:
-    """None."""
-
-
-def command(options: Namespace) -> int:
+def command(as_json: JsonOption = False) -> int:
     """Examine every backend on this host. The exit status is 69 when the default one cannot work."""
     settings = Settings.load()
     probes = anyio.run(_examine, settings)
-    if options.json:
+    if as_json:
         print_json([{**encode(probe), "available": probe.available} for probe in probes])
     else:
         for probe in probes:
@@ -35,11 +31,8 @@ def command(options: Namespace) -> int:
 
 
 async def _examine(settings: Settings) -> list[Probe]:
-    probes = []
-    for name in BACKENDS:
-        async with make_backend(name, settings.state) as backend:
-            probes.append(backend.probe())
-    return probes
+    async with Manager(settings) as manager:
+        return manager.probes()
 
 
 def _print(probe: Probe) -> None:

@@ -7,60 +7,68 @@ import os
 import stat
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from gloveport.cli.options import add_env, add_sandbox, parse_env, parse_size
 from gloveport.cli.output import note, print_json, write_all
-from gloveport.cli.terminal import run_on_terminal, terminal_size
+from gloveport.cli.terminal import STDIN, run_on_terminal, terminal_size
+from gloveport.cli.texts import parse_env, parse_size
 from gloveport.client import connect, encode
 from gloveport.client.process import Streams, run_process
 from gloveport.errors import InvalidRequest
 from gloveport.model import WORKSPACE, ExecRequest, Exit
 from gloveport.settings import Settings
 
-__all__ = ["arguments", "command"]
+__all__ = ["main"]
 
-STDIN, STDOUT, STDERR = 0, 1, 2
+STDOUT, STDERR = 1, 2
 TIMED_OUT = 124
 """As timeout(1) says it."""
 _EXAMPLE = 'for example: --tool file_read --params \'{"path": "README.md"}\''
 
 
-def arguments(parser: ArgumentParser) -> None:
-    """A sandbox, and either a command after `--` or a tool."""
-    add_sandbox(parser)
-    parser.usage = "%(prog)s ID [options] -- ARGV…\n       %(prog)s ID --tool T --params JSON"
+def main(words: Sequence[str]) -> int:
+    """Read the arguments, without the time that typer takes to import, and do what they say."""
+    cut = words.index("--") if "--" in words else len(words)
+    return _run(_parser().parse_args(words[:cut], Namespace(argv=tuple(words[cut + 1 :]))))
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="gloveport exec",
+        usage="%(prog)s ID [options] -- ARGV…\n       %(prog)s ID --tool T --params JSON",
+        description="Run a command (no shell) to its end, streaming; or call a tool.",
+        epilog="The exit status is the command's: its code, 128 + a signal, or 124 when its time ran out.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("sandbox", metavar="ID", help="a sandbox: its id, or the first letters of it")
     parser.add_argument("--tool", metavar="T", help="call a tool: file_read, file_write, shell, search or git")
     parser.add_argument("--params", metavar="JSON", default="{}", help="the tool's parameters, an object")
     parser.add_argument("--cwd", metavar="DIR", default=WORKSPACE, help="absolute directory there (%(default)s)")
-    add_env(parser, "a variable of the process")
+    parser.add_argument("--env", metavar="NAME=VALUE", action="append", default=[], help="a variable; repeatable")
     parser.add_argument("--timeout", metavar="S", type=float, help="seconds it may take (default: the sandbox's)")
-    parser.add_argument(
-        "--output", metavar="SIZE", type=parse_size, help="bytes kept of each stream (default: the sandbox's)"
-    )
+    parser.add_argument("--output", metavar="SIZE", help="bytes kept of each stream (default: the sandbox's)")
     parser.add_argument("--no-input", action="store_true", help="do not pass a file or pipe on standard input on")
     parser.add_argument("-t", "--tty", action="store_true", help="on a terminal of its own, as large as this one")
     parser.add_argument("-d", "--detach", action="store_true", help="leave it running; print its number")
+    parser.add_argument("--json", action="store_true", help="print JSON, errors included")
+    return parser
 
 
-def command(options: Namespace) -> int:
-    """Run a command (no shell) to its end, streaming; or call a tool.
-
-    The exit status is the command's: its code, 128 + a signal, or 124 when its time ran out.
-    """
+def _run(options: Namespace) -> int:
     if options.tool is not None:
         return _call_tool(options)
-    if not options.rest:
+    if not options.argv:
         raise InvalidRequest("no command", hint=f"it follows two dashes: gloveport exec {options.sandbox} -- ls -la")
     request = ExecRequest(
-        argv=tuple(options.rest),
+        argv=options.argv,
         cwd=options.cwd,
         env=parse_env(options.env),
         stdin=not options.no_input and _has_input(),
         terminal=terminal_size(STDIN) if options.tty else None,
         timeout=options.timeout,
-        output_bytes=options.output,
+        output_bytes=None if options.output is None else parse_size(options.output),
     )
     if options.detach:
         return _detach(options, request)

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace
 
+from gloveport.cli.options import JsonOption
 from gloveport.cli.output import local_time, print_json, print_table
 from gloveport.client import connect, decode
 from gloveport.model import SandboxStatus
 from gloveport.settings import Settings
 
-__all__ = ["arguments", "command"]
+__all__ = ["command"]
 
 
-def arguments(_parser: ArgumentParser) -> None:
-    """None."""
-
-
-def command(options: Namespace) -> None:
+def command(as_json: JsonOption = False) -> None:
     """List every sandbox, whatever its state."""
     with connect(Settings.load()) as runner:
         found = runner.call("list")["sandboxes"]
-    if options.json:
+    if as_json:
         print_json(found)
         return
     statuses = [decode(SandboxStatus, status) for status in found]

@@ -4,37 +4,37 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import ArgumentParser, Namespace
+from typing import Annotated
 
-from gloveport.cli.options import add_sandbox
+import typer
+
+from gloveport.cli.options import JsonOption, SandboxArgument
 from gloveport.cli.output import print_json, write_document
 from gloveport.client import connect, encode
 from gloveport.model import Event, resolve_id
 from gloveport.settings import Settings
 from gloveport.store import read_trail
 
-__all__ = ["arguments", "command"]
+__all__ = ["command"]
 
 
-def arguments(parser: ArgumentParser) -> None:
-    """A sandbox, and what of it."""
-    add_sandbox(parser)
-    parser.add_argument(
-        "--process", metavar="NUMBER", type=int, help="the newest output of this detached process instead"
-    )
-
-
-def command(options: Namespace) -> None:
+def command(
+    sandbox: SandboxArgument,
+    process: Annotated[
+        int | None, typer.Option(metavar="NUMBER", help="The newest output of this detached process instead.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Print the events of a sandbox, oldest first, also after it is gone; with --json one record a line."""
     settings = Settings.load()
-    if options.process is not None:
+    if process is not None:
         with connect(settings) as runner:
-            runner.call("output", id=options.sandbox, process=options.process, sink=write_document)
+            runner.call("output", id=sandbox, process=process, sink=write_document)
         return
     audit = settings.data / "audit"
-    name = resolve_id(options.sandbox, (path.stem for path in audit.glob("*.jsonl")), noun="sandbox")
+    name = resolve_id(sandbox, (path.stem for path in audit.glob("*.jsonl")), noun="sandbox")
     for event in read_trail(audit / f"{name}.jsonl"):
-        if options.json:
+        if as_json:
             print_json(encode(event))
         else:
             sys.stdout.write(_line(event))

@@ -7,73 +7,71 @@ import os
 import signal
 import sys
 import traceback
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Mapping, Sequence
-from typing import Protocol, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, cast
 
-from gloveport import __version__
 from gloveport.cli.output import print_error
-from gloveport.errors import GloveportError, Internal, InvalidRequest
+from gloveport.errors import GloveportError, Internal
 
-__all__ = ["COMMANDS", "Command", "main"]
+__all__ = ["COMMANDS", "Row", "main"]
 
-COMMANDS: Mapping[str, str] = {
-    "run": "let an agent work on a repository, in a sandbox",
-    "runs": "list the runs",
-    "show": "show a run",
-    "apply": "apply a run's patch to your files",
-    "verify": "check that an audit trail was not altered",
-    "create": "make a sandbox",
-    "exec": "run a command or a tool in a sandbox",
-    "shell": "open a shell in a sandbox",
-    "ps": "list what runs detached in a sandbox",
-    "list": "list the sandboxes",
-    "logs": "print what was done in a sandbox",
-    "diff": "print what changed in a workspace",
-    "rm": "delete sandboxes",
-    "plan": "print what create would do",
-    "doctor": "examine this host",
-    "runner": "show or stop the runner",
-    "version": "print the version",
+
+class Row(NamedTuple):
+    """One command: where its function is, as `module:function`, and what it is for."""
+
+    where: str
+    purpose: str
+
+
+COMMANDS: Mapping[str, Row] = {
+    "run": Row("gloveport.cli.run:command", "Let an agent work on a repository, in a sandbox."),
+    "runs": Row("gloveport.cli.runs:command", "List the runs."),
+    "show": Row("gloveport.cli.show:command", "Show a run."),
+    "apply": Row("gloveport.cli.apply:command", "Apply a run's patch to your files."),
+    "verify": Row("gloveport.cli.verify:command", "Check that a run's records were not altered."),
+    "create": Row("gloveport.cli.create:command", "Make a sandbox."),
+    "exec": Row("gloveport.cli.exec:main", "Run a command or a tool in a sandbox."),
+    "shell": Row("gloveport.cli.shell:command", "Open a shell in a sandbox."),
+    "ps": Row("gloveport.cli.ps:command", "List what runs detached in a sandbox."),
+    "list": Row("gloveport.cli.list:command", "List the sandboxes."),
+    "logs": Row("gloveport.cli.logs:command", "Print what was done in a sandbox."),
+    "diff": Row("gloveport.cli.diff:command", "Print what a run, or a sandbox, changed."),
+    "rm": Row("gloveport.cli.rm:command", "Delete sandboxes."),
+    "plan": Row("gloveport.cli.plan:command", "Print what create would do."),
+    "doctor": Row("gloveport.cli.doctor:command", "Examine this host."),
+    "runner": Row("gloveport.cli.runner:command", "Show or stop the runner."),
+    "version": Row("gloveport.cli.version:command", "Print the version."),
 }
-"""Name → what it is for. The module of this package that has a command's name holds the command."""
+"""The commands; each module is imported when it is invoked. To add one: a module, and a line."""
+
+_FAST = frozenset({"exec"})
+"""Commands that read their own arguments: typer takes longer to import than an exec takes."""
+_APPLICATION = "gloveport.cli.application:run"
 
 _BROKEN_PIPE = 128 + signal.SIGPIPE
 _INTERRUPTED = 128 + signal.SIGINT
 
-
-class Command(Protocol):
-    """What the module of a command offers."""
-
-    def arguments(self, parser: ArgumentParser) -> None:
-        """Declare options. Every command also gets `--json`, and `rest`: what follows `--`."""
-        ...
-
-    def command(self, options: Namespace) -> int | None:
-        """Do it; the exit status, `None` for 0. Its docstring is the help text."""
-        ...
+Face = Callable[[Sequence[str]], int]
+"""Takes arguments, does what they say, returns an exit status."""
 
 
 def main() -> None:
-    """Run the command that the process's arguments name, and exit with its status."""
+    """Do what this process's arguments say, and exit with the status that `docs/reference/cli.md` lists."""
     words = sys.argv[1:]
-    if words and words[0] in COMMANDS:
-        sys.exit(_run(words[0], words[1:]))
-    parser = _root_parser()
-    if not words:
-        parser.print_help()
-        sys.exit(0)
-    parser.parse_args(words)
+    if words and words[0] in _FAST:
+        sys.exit(_guarded(COMMANDS[words[0]].where, words[1:]))
+    sys.exit(_guarded(_APPLICATION, words))
 
 
-def _run(name: str, words: Sequence[str]) -> int:
-    found = cast("Command", importlib.import_module(f"{__package__}.{name}"))
-    options = _parse(name, found, words)
+def _guarded(where: str, words: Sequence[str]) -> int:
+    as_json = "--json" in words[: words.index("--") if "--" in words else None]
     try:
-        status = found.command(options)
+        module, _, function = where.partition(":")
+        face = cast("Face", getattr(importlib.import_module(module), function))
+        status = face(words)
         sys.stdout.flush()
     except GloveportError as error:
-        return print_error(error, as_json=options.json)
+        return print_error(error, as_json=as_json)
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
@@ -81,41 +79,8 @@ def _run(name: str, words: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the last frame of the program
-        return print_error(_unexpected(error), as_json=options.json)
-    return status or 0
-
-
-def _parse(name: str, found: Command, words: Sequence[str]) -> Namespace:
-    cut = words.index("--") if "--" in words else len(words)
-    parser = ArgumentParser(
-        prog=f"gloveport {name}",
-        description=found.command.__doc__,
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(rest=words[cut + 1 :])
-    found.arguments(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON, errors included")
-    try:
-        return parser.parse_args(words[:cut])
-    except InvalidRequest as error:  # an option's text means nothing
-        sys.exit(print_error(error, as_json="--json" in words[:cut]))
-
-
-def _root_parser() -> ArgumentParser:
-    width = max(map(len, COMMANDS))
-    listing = "\n".join(f"  {name:<{width}}  {purpose}" for name, purpose in COMMANDS.items())
-    parser = ArgumentParser(
-        prog="gloveport",
-        usage="gloveport COMMAND [options]",
-        description=f"Sandboxes where coding agents work without being able to hurt anyone.\n\ncommands:\n{listing}",
-        epilog="Each has its own --help.",
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"gloveport {__version__}")
-    parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help="one of the above")
-    return parser
+        return print_error(_unexpected(error), as_json=as_json)
+    return status
 
 
 def _unexpected(error: Exception) -> Internal:

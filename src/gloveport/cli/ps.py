@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from argparse import ArgumentParser, Namespace
 
-from gloveport.cli.options import add_sandbox
+from gloveport.cli.options import JsonOption, SandboxArgument
 from gloveport.cli.output import local_time, print_json, print_table, visible
 from gloveport.client import connect
 from gloveport.settings import Settings
 
-__all__ = ["arguments", "command"]
+__all__ = ["command"]
 
 
-def arguments(parser: ArgumentParser) -> None:
-    """A sandbox."""
-    add_sandbox(parser)
-
-
-def command(options: Namespace) -> None:
+def command(sandbox: SandboxArgument, as_json: JsonOption = False) -> None:
     """List what `exec --detach` started. See the output of one with `gloveport logs ID --process NUMBER`."""
     with connect(Settings.load()) as runner:
-        found = runner.call("processes", id=options.sandbox)["processes"]
-    if options.json:
+        found = runner.call("processes", id=sandbox)["processes"]
+    if as_json:
         print_json(found)
         return
     print_table(

@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace
-from typing import Any
+from enum import StrEnum
+from typing import Annotated, Any
 
+import typer
+
+from gloveport.cli.options import JsonOption
 from gloveport.cli.output import local_time, print_json
 from gloveport.client import Connection, stop_runner
 from gloveport.errors import NotFound
 from gloveport.settings import Settings
 
-__all__ = ["arguments", "command"]
+__all__ = ["Action", "command"]
 
 
-def arguments(parser: ArgumentParser) -> None:
-    """What to do with it."""
-    parser.add_argument("action", choices=("status", "stop"), help="show it, or end it with all its sandboxes")
+class Action(StrEnum):
+    """What can be done with a runner."""
+
+    STATUS = "status"
+    STOP = "stop"
 
 
-def command(options: Namespace) -> None:
+def command(
+    action: Annotated[Action, typer.Argument(help="Show it, or end it with all its sandboxes.")],
+    as_json: JsonOption = False,
+) -> None:
     """Look at, or end, the process that holds the sandboxes.
 
     It starts with the first command that needs it, and ends when it holds nothing and nobody calls.
     """
     settings = Settings.load()
-    if options.action == "stop":
+    if action is Action.STOP:
         stopped = stop_runner(settings.socket)
-        if options.json:
+        if as_json:
             print_json({"stopped": stopped})
         else:
             sys.stdout.write("stopped\n" if stopped else "there was no runner\n")
@@ -36,7 +44,7 @@ def command(options: Namespace) -> None:
     if connection is None:
         raise NotFound("no runner", hint="it starts with the first command that needs it, such as: gloveport create")
     with connection:
-        _show(connection.call("info"), as_json=options.json)
+        _show(connection.call("info"), as_json=as_json)
 
 
 def _show(info: dict[str, Any], *, as_json: bool) -> None:

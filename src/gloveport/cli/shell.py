@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import os
-from argparse import ArgumentParser, Namespace
+from typing import Annotated
 
-from gloveport.cli.options import add_sandbox
-from gloveport.cli.terminal import run_on_terminal, terminal_size
+import typer
+
+from gloveport.cli.options import SandboxArgument
+from gloveport.cli.terminal import STDIN, run_on_terminal, terminal_size
 from gloveport.model import WORKSPACE, ExecRequest
 
-__all__ = ["arguments", "command"]
-
-STDIN = 0
+__all__ = ["command"]
 
 
-def arguments(parser: ArgumentParser) -> None:
-    """A sandbox."""
-    add_sandbox(parser)
-    parser.add_argument("--cwd", metavar="DIR", default=WORKSPACE, help="absolute directory there (%(default)s)")
-
-
-def command(options: Namespace) -> int:
+def command(
+    sandbox: SandboxArgument,
+    cwd: Annotated[str, typer.Option(metavar="DIR", help="Absolute directory in the sandbox.")] = WORKSPACE,
+) -> int:
     """Open an interactive bash on a terminal of its own. The exit status is bash's."""
     request = ExecRequest(
         argv=("/bin/bash", "-i"),
-        cwd=options.cwd,
+        cwd=cwd,
         env={"TERM": os.environ.get("TERM") or "xterm-256color"},
         terminal=terminal_size(STDIN),
     )
-    return run_on_terminal(options.sandbox, request).status
+    return run_on_terminal(sandbox, request).status

@@ -2,90 +2,94 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import re
-from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, Any
 
-from gloveport.cli.options import add_env, parse_env, parse_size
+import typer
+
+from gloveport.cli.texts import parse_env, parse_size
 from gloveport.errors import InvalidRequest
-from gloveport.model import GIB, Limits, Source, Spec
+from gloveport.model import Limits, Source, Spec
 
-__all__ = ["add_spec", "make_spec"]
+__all__ = ["make_spec", "takes_spec"]
 
 _LIMITS = Limits()
-_SPEC = Spec()
 _URL = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _SCP_LIKE = re.compile(r"[^/:]+:")
 
 
-def add_spec(parser: ArgumentParser) -> None:
-    """The options that `make_spec` reads."""
-    parser.add_argument("--repo", metavar="PATH|URL", help="what to work on: a directory, or a Git URL")
-    parser.add_argument("--commit", metavar="SHA", help="a commit, tag or branch of it (default: a directory as it is)")
-    parser.add_argument("--empty", action="store_true", help="start with an empty workspace instead")
-    parser.add_argument(
-        "--image", metavar="DIR", help="an unpacked root file system (default: this host's directories)"
-    )
-    parser.add_argument("--language", metavar="NAME", help="show this toolchain of the host: python, node, …")
-    parser.add_argument(
-        "--read-only", metavar="PATH", action="append", default=[], help="show this host path too; repeatable"
-    )
-    add_env(parser, "a variable of every process")
-    parser.add_argument(
-        "--timeout",
-        metavar="S",
-        type=float,
-        default=_LIMITS.exec_seconds,
-        help="seconds that one exec may take (%(default)g)",
-    )
-    parser.add_argument(
-        "--memory",
-        metavar="SIZE",
-        type=parse_size,
-        default=_LIMITS.memory_bytes,
-        help=f"of all processes together ({_LIMITS.memory_bytes // GIB}g)",
-    )
-    parser.add_argument("--cpu", metavar="N", type=float, help="CPUs, such as 1.0 (default: as many as there are)")
-    parser.add_argument(
-        "--disk",
-        metavar="SIZE",
-        type=parse_size,
-        default=_LIMITS.disk_bytes,
-        help=f"what the workspace may grow by ({_LIMITS.disk_bytes // GIB}g)",
-    )
-    parser.add_argument(
-        "--processes",
-        metavar="N",
-        type=int,
-        default=_LIMITS.processes,
-        help="processes and threads at once (%(default)d)",
-    )
-    parser.add_argument("--backend", metavar="NAME", default=_SPEC.backend, help="what makes the sandbox (%(default)s)")
-
-
-def make_spec(options: Namespace) -> Spec:
-    """The spec. Its paths are absolute, because the runner works elsewhere. Raises `InvalidRequest`."""
-    if (options.repo is None) is not options.empty:
+def make_spec(
+    *,
+    repo: Annotated[
+        str | None, typer.Option(metavar="PATH|URL", help="What to work on: a directory, or a Git URL.")
+    ] = None,
+    commit: Annotated[str | None, typer.Option(metavar="SHA", help="A commit, tag or branch of it.")] = None,
+    empty: Annotated[bool, typer.Option("--empty", help="Start with an empty workspace instead.")] = False,
+    image: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="An unpacked root file system. [default: this host's system directories]"),
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Show this toolchain of the host: python, node, …")
+    ] = None,
+    read_only: Annotated[
+        list[Path] | None, typer.Option(metavar="PATH", help="Show this host path too, read-only. Repeatable.")
+    ] = None,
+    env: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable of every process. Repeatable.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(metavar="S", help="Seconds that one exec may take.")] = _LIMITS.exec_seconds,
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory of all processes together.")] = "2g",
+    cpu: Annotated[
+        float | None, typer.Option(metavar="N", help="CPUs, such as 1.0. [default: as many as there are]")
+    ] = None,
+    disk: Annotated[str, typer.Option(metavar="SIZE", help="What the workspace may grow by.")] = "8g",
+    processes: Annotated[int, typer.Option(metavar="N", help="Processes and threads at once.")] = _LIMITS.processes,
+    backend: Annotated[str, typer.Option(metavar="NAME", help="What makes the sandbox.")] = "bubblewrap",
+) -> Spec:
+    """A spec. Its paths are absolute, because the runner works elsewhere. Raises `InvalidRequest`."""
+    if (repo is None) is not empty:
         raise InvalidRequest("say what to work on", hint="one of: --repo PATH, --repo URL, --empty")
-    if options.commit is not None and options.repo is None:
+    if commit is not None and repo is None:
         raise InvalidRequest("a commit of nothing", hint="name its repository with --repo")
     return Spec(
-        backend=options.backend,
-        source=None if options.repo is None else Source(repo=_located(options.repo), commit=options.commit),
-        image=None if options.image is None else str(Path(options.image).absolute()),
-        language=options.language,
-        read_only=tuple(str(Path(path).absolute()) for path in options.read_only),
-        env=parse_env(options.env),
+        backend=backend,
+        source=None if repo is None else Source(repo=_located(repo), commit=commit),
+        image=None if image is None else str(image.absolute()),
+        language=language,
+        read_only=tuple(str(path.absolute()) for path in read_only or ()),
+        env=parse_env(env or ()),
         limits=replace(
             _LIMITS,
-            exec_seconds=options.timeout,
-            memory_bytes=options.memory,
-            cpus=options.cpu,
-            disk_bytes=options.disk,
-            processes=options.processes,
+            exec_seconds=timeout,
+            memory_bytes=parse_size(memory),
+            cpus=cpu,
+            disk_bytes=parse_size(disk),
+            processes=processes,
         ),
     )
+
+
+def takes_spec(command: Callable[..., int | None]) -> Callable[..., int | None]:
+    """A command with the options of `make_spec` in place of its first parameter, the spec."""
+    made = inspect.signature(make_spec, eval_str=True).parameters
+    _, *own = inspect.signature(command, eval_str=True).parameters.values()
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *made.values())]
+
+    @functools.wraps(command)
+    def run(**options: Any) -> int | None:
+        spec = make_spec(**{name: options.pop(name) for name in made})
+        return command(spec, **options)
+
+    # typer reads a command's options from these two.
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
 
 
 def _located(repo: str) -> str:

@@ -18,7 +18,7 @@ from gloveport.errors import InvalidRequest
 from gloveport.model import ExecRequest, Exit, TerminalSize
 from gloveport.settings import Settings
 
-__all__ = ["run_on_terminal", "terminal_size"]
+__all__ = ["STDIN", "run_on_terminal", "terminal_size"]
 
 STDIN, STDOUT = 0, 1
 

@@ -11,21 +11,27 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, cast
 
 from gloveport.client.connection import Connection
-from gloveport.errors import BackendUnavailable, PermissionDenied, TimedOut, error_from_body
+from gloveport.errors import BackendUnavailable, GloveportError, PermissionDenied, TimedOut, error_from_body
 from gloveport.settings import Settings
+from gloveport.store import make_private
 
-__all__ = ["connect", "runner_environment", "stop_runner"]
+__all__ = ["READY", "connect", "runner_environment", "stop_runner"]
 
 _ATTEMPTS = 3
 """A runner may stop for being idle between its start and the first call; not thrice in a row."""
 _START_SECONDS = 60.0
 _STOP_SECONDS = 60.0
+_LARGEST_LOG = 2**20
 _PEER = struct.Struct("3i")
+READY = b"ready\n"
+"""What a runner started with `--announce` writes to stdout once it listens."""
 
 _PASSED_ON = frozenset(
     {
@@ -81,23 +87,23 @@ def stop_runner(path: Path) -> bool:
     return True
 
 
-def runner_environment(variables: Mapping[str, str]) -> dict[str, str]:
+def runner_environment(variables: Mapping[str, str], settings: Settings) -> dict[str, str]:
     """What a runner inherits: where things are and how to fetch repositories. No key, no token, nothing unknown."""
-    return {
+    inherited = {
         name: value for name, value in variables.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
+    }
+    return inherited | {
+        "GLOVEPORT_STATE": str(settings.state.absolute()),
+        "GLOVEPORT_DATA": str(settings.data.absolute()),
+        "GLOVEPORT_IDLE_SECONDS": str(settings.idle_seconds),
     }
 
 
 @contextmanager
 def _starting(state: Path) -> Iterator[None]:
     """One starter at a time."""
-    try:
-        state.mkdir(mode=0o711, parents=True, exist_ok=True)
-        descriptor = os.open(state / "start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise BackendUnavailable(
-            f"cannot use {state}: {error.strerror}", hint="point GLOVEPORT_STATE at a directory you can write"
-        ) from error
+    lock = make_private(state, mode=0o711) / "start.lock"
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -106,27 +112,42 @@ def _starting(state: Path) -> Iterator[None]:
 
 
 def _start(settings: Settings) -> None:
-    """Start a runner that outlives this process; returns once it listens. It says on stdout why it cannot."""
-    places = {"GLOVEPORT_STATE": str(settings.state.absolute()), "GLOVEPORT_DATA": str(settings.data.absolute())}
-    try:
-        started = subprocess.run(
-            [sys.executable, "-P", "-m", "gloveport.runner", "--detach"],
+    """Start a runner that outlives this process; returns once it listens. It says on stdout that it does, or why not."""
+    log = make_private(settings.data) / "runner.log"
+    with _opened(log) as written:
+        runner = subprocess.Popen(
+            [sys.executable, "-P", "-m", "gloveport.runner", "--announce"],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env={**runner_environment(os.environ), **places, "GLOVEPORT_IDLE_SECONDS": str(settings.idle_seconds)},
+            stdout=subprocess.PIPE,
+            stderr=written,
+            env=runner_environment(os.environ, settings),
             cwd="/",
-            timeout=_START_SECONDS,
-            check=False,
+            start_new_session=True,
         )
-    except subprocess.TimeoutExpired as error:
-        raise TimedOut("the runner does not start", hint=f"see why in {settings.data}/runner.log") from error
-    if started.returncode == 0:
-        return
+    # Whenever it ends, and if this process is still there then, it is not left a zombie.
+    threading.Thread(target=runner.wait, daemon=True).start()
+    with cast("IO[bytes]", runner.stdout) as said:
+        if not select.select([said], [], [], _START_SECONDS)[0]:
+            runner.kill()
+            raise TimedOut("the runner does not start", hint=f"see why in {log}")
+        word = said.readline()
+    if word != READY:
+        raise _failure(word, log)
+
+
+def _failure(word: bytes, log: Path) -> GloveportError:
     try:
-        problem = error_from_body(json.loads(started.stdout))
+        return error_from_body(json.loads(word))
     except ValueError:
-        said = started.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-        problem = BackendUnavailable(
-            f"the runner did not start: {''.join(said)}", hint="look for what is missing with: gloveport doctor"
-        )
-    raise problem
+        return BackendUnavailable("the runner did not start", hint=f"see why in {log}")
+
+
+@contextmanager
+def _opened(log: Path) -> Iterator[int]:
+    if log.exists() and log.stat().st_size > _LARGEST_LOG:
+        log.replace(log.with_name(f"{log.name}.1"))
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -150,21 +151,46 @@ static int follow_links(char *path) {
     return fail_with(ELOOP);
 }
 
-/* Opens a new file with an unguessable name in the directory of `path`; the name is left in `name`. */
-static int open_beside(const char *path, char *name, mode_t mode) {
+/* Makes a new entry beside `path` by calling `make` with unguessable names until one is free; the name is left in
+ * `name` (PATH_MAX bytes). What `make` returned. */
+static int make_beside(const char *path, char *name, int (*make)(const char *name, int fd), int fd) {
     const char *slash = strrchr(path, '/');
     int prefix = slash == NULL ? 0 : (int)(slash - path) + 1;
-    for (int attempt = 0; attempt < 100; attempt++) {
+    for (;;) {
         uint64_t random;
         if (getrandom(&random, sizeof random, 0) != sizeof random)
             return -1;
         int size = snprintf(name, PATH_MAX, "%.*s.write-%016llx", prefix, path, (unsigned long long)random);
         if (size >= PATH_MAX)
             return fail_with(ENAMETOOLONG);
-        int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
-        if (fd >= 0 || errno != EEXIST)
-            return fd;
+        int made = make(name, fd);
+        if (made >= 0 || errno != EEXIST)
+            return made;
     }
+}
+
+static int make_file(const char *name, int fd) {
+    (void)fd;
+    return open(name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+}
+
+static int make_link(const char *name, int fd) {
+    char self[64];
+    snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+    return linkat(AT_FDCWD, self, AT_FDCWD, name, AT_SYMLINK_FOLLOW);
+}
+
+/* A file without a name, which a killed write does not leave behind; -1 where file system or /proc cannot do it. */
+static int open_nameless(const char *path) {
+    char directory[PATH_MAX] = ".", self[64];
+    const char *slash = strrchr(path, '/');
+    if (slash != NULL)
+        snprintf(directory, sizeof directory, "%.*s", (int)(slash - path) + 1, path);
+    int fd = open(directory, O_WRONLY | O_TMPFILE | O_CLOEXEC, 0644);
+    snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+    if (fd < 0 || access(self, F_OK) == 0)
+        return fd;
+    close(fd);
     return -1;
 }
 
@@ -182,26 +208,38 @@ static int final_mode(const char *path, int mode, int *final) {
 static int fill(int fd, int mode) {
     if (copy(STDIN_FILENO, fd, UINT64_MAX) < 0)
         return -1;
-    if (mode != MODE_KEEP && fchmod(fd, (mode_t)mode) < 0)
+    return mode == MODE_KEEP ? 0 : fchmod(fd, (mode_t)mode);
+}
+
+static int replace(const char *target, int mode) {
+    char name[PATH_MAX];
+    int nameless = open_nameless(target);
+    int fd = nameless >= 0 ? nameless : make_beside(target, name, make_file, -1);
+    if (fd < 0)
         return -1;
-    return close(fd);
+    int result = fill(fd, mode);
+    bool named = nameless < 0;
+    if (result == 0 && !named) {
+        result = make_beside(target, name, make_link, fd);
+        named = result == 0;
+    }
+    if (result == 0)
+        result = rename(name, target);
+    if (result == 0 || !named)
+        return result;
+    int failure = errno;
+    unlink(name);
+    return fail_with(failure);
 }
 
 static int run_write(const char *path, int mode, bool parents) {
-    char target[PATH_MAX], temporary[PATH_MAX];
+    char target[PATH_MAX];
     if (strlen(path) >= sizeof target)
         return fail_with(ENAMETOOLONG);
     strcpy(target, path);
     if (follow_links(target) < 0 || (parents && make_parents(target) < 0) || final_mode(target, mode, &mode) < 0)
         return -1;
-    int fd = open_beside(target, temporary, 0644);
-    if (fd < 0)
-        return -1;
-    if (fill(fd, mode) == 0 && rename(temporary, target) == 0)
-        return 0;
-    int failure = errno;
-    unlink(temporary);
-    return fail_with(failure);
+    return replace(target, mode);
 }
 
 /* ---- dispatch ---------------------------------------------------------------------------------- */
@@ -280,6 +318,7 @@ static int call(char **argv) {
 }
 
 int builtin_run(char **argv) {
+    signal(SIGXFSZ, SIG_IGN); /* a file beyond its limit is a failure like others, to be cleaned up after */
     if (call(argv) == 0 && fflush(stdout) == 0)
         return 0;
     int failure = errno;

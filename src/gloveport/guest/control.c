@@ -107,7 +107,7 @@ static _Noreturn void malformed(const char *why) {
 static void append_part(uint32_t stream, const uint8_t *payload, size_t size) {
     if (control.parts_size + size > START_MAX)
         malformed("START too long");
-    uint8_t *parts = realloc(control.parts, control.parts_size + size + 1);
+    uint8_t *parts = realloc(control.parts, control.parts_size + size + 1); /* never 0, so never NULL in success */
     if (parts == NULL)
         guestd_end(1, "out of memory");
     memcpy(parts + control.parts_size, payload, size);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/keyctl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -74,11 +75,11 @@ int64_t guestd_clock(void) {
 
 /* ---- start ------------------------------------------------------------------------------------- */
 
-static uint64_t number(const char *text) {
+static uint64_t number(const char *text, uint64_t most) {
     char *end;
     errno = 0;
     uint64_t value = strtoull(text, &end, 10);
-    if (text[0] < '0' || text[0] > '9' || *end != 0 || errno != 0) {
+    if (text[0] < '0' || text[0] > '9' || *end != 0 || errno != 0 || value > most) {
         errno = EINVAL;
         refuse(text);
     }
@@ -91,22 +92,22 @@ static struct settings parse_command_line(int argc, char **argv) {
     while ((option = getopt(argc, argv, "f:m:p:n:s:d:")) != -1) {
         switch (option) {
         case 'f':
-            settings.control = (int)number(optarg);
+            settings.control = (int)number(optarg, INT_MAX);
             break;
         case 'm':
-            settings.memory = number(optarg);
+            settings.memory = number(optarg, UINT64_MAX);
             break;
         case 'p':
-            settings.limits.processes = number(optarg);
+            settings.limits.processes = number(optarg, UINT64_MAX);
             break;
         case 'n':
-            settings.limits.files = number(optarg);
+            settings.limits.files = number(optarg, UINT64_MAX);
             break;
         case 's':
-            settings.limits.file_size = number(optarg);
+            settings.limits.file_size = number(optarg, UINT64_MAX);
             break;
         case 'd':
-            settings.limits.data = number(optarg);
+            settings.limits.data = number(optarg, UINT64_MAX);
             break;
         default:
             _exit(64);
@@ -130,7 +131,7 @@ static void fill_standard_descriptors(void) {
     close(fd);
 }
 
-static void close_range_or_each(unsigned first, unsigned last) {
+void guestd_close_range(unsigned first, unsigned last) {
     if (first > last || syscall(SYS_close_range, first, last, 0) == 0)
         return;
     struct rlimit files;
@@ -144,11 +145,12 @@ static void take_control_descriptor(int fd) {
     int flags = fcntl(fd, F_GETFL);
     if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
         refuse("control descriptor");
-    close_range_or_each(3, (unsigned)fd - 1);
-    close_range_or_each((unsigned)fd + 1, ~0U);
+    guestd_close_range(3, (unsigned)fd - 1);
+    guestd_close_range((unsigned)fd + 1, ~0U);
 }
 
-/* First in line when the host runs out of memory, and so is every descendant. Before dumpable goes: it owns the file. */
+/* First in line when the host runs out of memory, and so is every descendant. Dumpable owns the file, so it comes
+ * before that goes. */
 static void volunteer_for_oom(void) {
     int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
     if (fd < 0)

@@ -77,6 +77,9 @@ _Noreturn void guestd_end(int status, const char *why);
 /* The monotonic clock in milliseconds. */
 int64_t guestd_clock(void);
 
+/* Closes the open descriptors from first to last. */
+void guestd_close_range(unsigned first, unsigned last);
+
 /* ---- control.c --------------------------------------------------------------------------------- */
 
 void control_open(int fd);
@@ -152,8 +155,10 @@ int processes_timeout(void);
 void processes_sweep(void);
 /* Whether any child may be alive, orphans included. */
 bool processes_any(void);
-/* Notes that the process with this pid is being killed for its memory. False: builtin, which is spared. */
-bool process_blame_memory(pid_t pid);
+/* Whether the child with this pid is a builtin. */
+bool process_is_builtin(pid_t pid);
+/* Notes that the child with this pid is being killed for its memory. */
+void process_blame_memory(pid_t pid);
 
 /* ---- tree.c ------------------------------------------------------------------------------------ */
 

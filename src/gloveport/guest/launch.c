@@ -1,14 +1,15 @@
 /* Starts the first program of a sandbox from the host.
  *
- *   launch [--uid N --gid N] [--cgroup DIRECTORY]... [--stage SRC DST OWNER GROUP]... [--keep-fd N]... -- PROGRAM ARG...
+ *   launch [--uid N --gid N] [--cgroup DIRECTORY]... [--stage SRC DST OWNER GROUP]... [--keep-fd N]...
+ *          -- PROGRAM ARG...
  *
- * In this order: closes every descriptor from 3 on that is not kept, leads a new session, joins the cgroups, shows each
- * staged SRC (a directory or file, with what is mounted below) at DST read-only, nosuid, nodev and in a mount namespace of
- * its own, with files of OWNER and GROUP appearing as those of --uid and --gid unless they are "-", becomes that user,
- * and executes PROGRAM with the environment it was given itself.
+ * In this order: closes every descriptor from 3 on that is not kept, leads a new session, joins the cgroups, shows
+ * each staged SRC (a directory or file, with what is mounted below) at DST read-only, nosuid, nodev and in a mount
+ * namespace of its own, with files of OWNER and GROUP appearing as those of --uid and --gid unless they are "-",
+ * becomes that user, and executes PROGRAM with the environment it was given itself.
  *
- * Exit status: 124 when this kernel or file system cannot show other owners, 125 for any other failure; either way one
- * line on stderr, "launch: STEP: REASON".
+ * Exit status: 124 when this kernel or file system cannot show other owners, 125 for any other failure; either way
+ * one line on stderr, "launch: STEP: REASON".
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -221,17 +222,13 @@ static void reset_signals(void) {
         fail("sigprocmask");
 }
 
-static void write_file(const char *path, const char *text, const char *step) {
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0 || write(fd, text, strlen(text)) < 0 || close(fd) < 0)
-        fail(step);
-}
-
 static void join_cgroup(const char *directory) {
     char path[4096];
     if (snprintf(path, sizeof path, "%s/cgroup.procs", directory) >= (int)sizeof path)
         misuse("--cgroup: too long");
-    write_file(path, "0", directory);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, "0", 1) < 0 || close(fd) < 0)
+        fail(directory);
 }
 
 /* ---- stages ------------------------------------------------------------------------------------ */
@@ -246,25 +243,34 @@ static void write_map(pid_t pid, const char *file, unsigned from, unsigned to) {
     char path[64], line[64];
     snprintf(path, sizeof path, "/proc/%d/%s", pid, file);
     snprintf(line, sizeof line, "%u %u 1", from, to);
-    write_file(path, line, file);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, line, strlen(line)) < 0)
+        fail_to_map(file);
+    close(fd);
 }
 
-/* A user namespace that exists only to say which owner on disk is shown as which user. */
+/* A user namespace that exists only to say which owner on disk is shown as which user. The process that holds it at
+ * first ends with the pipe, so also when this one fails. */
 static int open_mapping(const struct stage *stage, const struct request *request) {
     char path[64];
+    int alive[2];
+    if (pipe2(alive, O_CLOEXEC) < 0)
+        fail("pipe");
     pid_t pid = (pid_t)syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, NULL, NULL, NULL, NULL);
     if (pid < 0)
         fail_to_map("user namespace");
-    if (pid == 0)
-        for (;;)
-            pause();
+    if (pid == 0) {
+        close(alive[1]);
+        _exit(read(alive[0], path, 1) != 0);
+    }
     write_map(pid, "uid_map", stage->owner, request->uid);
     write_map(pid, "gid_map", stage->group, request->gid);
     snprintf(path, sizeof path, "/proc/%d/ns/user", pid);
     int namespace = open(path, O_RDONLY | O_CLOEXEC);
     if (namespace < 0)
         fail("user namespace");
-    kill(pid, SIGKILL);
+    close(alive[0]);
+    close(alive[1]);
     waitpid(pid, NULL, 0);
     return namespace;
 }
@@ -280,7 +286,8 @@ static void clone_tree(struct stage *stage, const struct request *request) {
         attributes.set |= ATTR_IDMAP;
         attributes.userns = (uint64_t)mapping;
     }
-    if (syscall(SYS_mount_setattr, stage->tree, "", AT_EMPTY_PATH | TREE_RECURSIVE, &attributes, sizeof attributes) < 0) {
+    int flags = AT_EMPTY_PATH | TREE_RECURSIVE;
+    if (syscall(SYS_mount_setattr, stage->tree, "", flags, &attributes, sizeof attributes) < 0) {
         if (stage->mapped)
             fail_to_map(stage->source);
         fail(stage->source);
@@ -289,7 +296,7 @@ static void clone_tree(struct stage *stage, const struct request *request) {
         close(mapping);
 }
 
-/* All sources are taken before any target is covered. What the host unmounts later goes here too, but not the reverse. */
+/* All sources are taken before any target is covered. What the host unmounts later goes here too, not the reverse. */
 static void show_stages(struct request *request) {
     if (request->stage_count == 0)
         return;

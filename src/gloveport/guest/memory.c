@@ -106,18 +106,21 @@ static uint64_t all_tmpfs(void) {
 /* ---- the watch --------------------------------------------------------------------------------- */
 
 /* Kills the tree of guestd's child whose tree holds the largest process; builtins are the host's own and spared. */
-static void kill_largest(struct member *members, size_t count) {
+static void kill_largest(const struct member *members, size_t count) {
     uint64_t largest = 0;
     pid_t victim = 0, self = getpid();
     for (size_t i = 0; i < count; i++) {
         uint64_t held = members[i].inside ? exactly(members[i].pid) : 0;
-        if (held > largest) {
+        pid_t top = held > largest ? census_top(members, count, i, self) : 0;
+        if (top != 0 && !process_is_builtin(top)) {
             largest = held;
-            victim = census_top(members, count, i, self);
+            victim = top;
         }
     }
-    if (victim != 0 && process_blame_memory(victim))
-        tree_signal(victim, SIGKILL);
+    if (victim == 0)
+        return;
+    process_blame_memory(victim);
+    tree_signal(victim, SIGKILL);
 }
 
 static uint64_t total(uint64_t (*measure)(pid_t), const struct member *members, size_t count) {

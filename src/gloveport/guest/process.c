@@ -180,13 +180,15 @@ int processes_timeout(void) {
     return left <= 0 ? 0 : left < INT_MAX ? (int)left : INT_MAX;
 }
 
-bool process_blame_memory(pid_t pid) {
+bool process_is_builtin(pid_t pid) {
+    const struct process *process = find_pid(pid);
+    return process != NULL && process->builtin;
+}
+
+void process_blame_memory(pid_t pid) {
     struct process *process = find_pid(pid);
-    if (process != NULL && process->builtin)
-        return false;
     if (process != NULL)
         process->flags |= EXIT_FLAG_MEMORY;
-    return true;
 }
 
 /* ---- requests ---------------------------------------------------------------------------------- */

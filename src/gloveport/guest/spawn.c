@@ -12,7 +12,6 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #ifndef TIOCGPTPEER
@@ -77,14 +76,16 @@ static int become_process(struct child *child) {
     sigset_t none;
     setsid();
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-    for (int i = 0; i < setup.limit_count; i++)
-        if (setrlimit(setup.limits[i].resource, &setup.limits[i].value) < 0)
-            return errno;
     if ((child->start->flags & START_TERMINAL) && ioctl(child->output, TIOCSCTTY, 0) < 0)
         return errno;
     if (dup2(child->input, STDIN_FILENO) < 0 || dup2(child->output, STDOUT_FILENO) < 0 ||
         dup2(child->error, STDERR_FILENO) < 0)
         return errno;
+    if (child->start->flags & START_BUILTIN) /* exec closes a program's */
+        guestd_close_range(STDERR_FILENO + 1, ~0U);
+    for (int i = 0; i < setup.limit_count; i++)
+        if (setrlimit(setup.limits[i].resource, &setup.limits[i].value) < 0)
+            return errno;
     if (chdir(child->start->cwd) < 0) {
         child->cwd_failed = true;
         return errno;
@@ -138,7 +139,6 @@ static _Noreturn void run_program(struct child *child) {
 
 static _Noreturn void run_builtin(struct child *child) {
     int failure = become_process(child);
-    syscall(SYS_close_range, 3, ~0U, 0);
     if (failure != 0) {
         dprintf(STDERR_FILENO, "%d %s\n", failure, strerror(failure));
         _exit(1);

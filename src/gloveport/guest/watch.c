@@ -65,7 +65,7 @@ static bool is_harmless(int error) {
 
 static int add_place(const char *path);
 
-/* Watches the directories of a directory; `fresh`: and reports everything in it, which appeared before the watch did. */
+/* Watches the directories of a directory; if `fresh`, reports everything in it, which came before the watch. */
 static int add_below(const char *path, const char *real, bool fresh) {
     DIR *directory = opendir(real);
     struct dirent *entry;

@@ -22,7 +22,7 @@ from gloveport.model import (
 )
 from gloveport.policy.host import HostView, installation, toolchain, virtual_environment_base
 
-__all__ = ["GUEST_TOOLS", "PlanInputs", "compile_plan"]
+__all__ = ["GUEST_TOOLS", "PlanInputs", "compile_plan", "own_etc"]
 
 GUEST_HOME = "/home/guest"
 GUEST_TOOLS = "/run/gloveport/bin"
@@ -64,7 +64,7 @@ def compile_plan(spec: Spec, inputs: PlanInputs) -> Plan:
 
     Raises `InvalidRequest`, `NotFound` for what does not exist, `PolicyDenied` for what must not be shown.
     """
-    check_limits(spec.limits)
+    _check_limits(spec.limits)
     shown, extra_path = _visible(spec, inputs.host)
     mounts: list[MountOperation] = []
     mounts += _root(spec, inputs.host)
@@ -87,7 +87,7 @@ def compile_plan(spec: Spec, inputs: PlanInputs) -> Plan:
     )
 
 
-def check_limits(limits: Limits) -> None:
+def _check_limits(limits: Limits) -> None:
     """Refuse limits that cannot mean anything."""
     for name in (
         "exec_seconds",

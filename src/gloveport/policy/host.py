@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["HostView", "survey"]
+__all__ = ["HostView", "installation", "survey", "toolchain", "virtual_environment_base"]
 
 SYSTEM_DIRECTORIES = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 """Programs and libraries. `/opt`, `/srv`, `/home`, `/root`, `/var`, `/run` and `/mnt` may hold anything: not shown."""

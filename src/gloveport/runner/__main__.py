@@ -1,45 +1,46 @@
-"""`python -m gloveport.runner [--detach]`: the runner as a process."""
+"""`python -m gloveport.runner`: the runner as a process, in the foreground unless a client starts it."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 
 import anyio
 
+from gloveport.client.start import READY
 from gloveport.errors import GloveportError
-from gloveport.runner.daemon import detach
 from gloveport.runner.server import Runner
 from gloveport.settings import Settings
-from gloveport.store import make_private
 
 __all__ = ["main"]
 
+STDOUT, STDERR = 1, 2
 
-def main() -> int:
-    """Run until stopped; the exit status. With `--detach`, in the background, returning once it listens."""
-    detached = "--detach" in sys.argv[1:]
+
+def main(words: Sequence[str]) -> int:
+    """Run until stopped; the exit status.
+
+    With `--announce` stdout gets `READY` once it listens, or a line of JSON that says why it cannot; then it is closed.
+    """
+    announce = "--announce" in words
     try:
-        settings = Settings.load()
-        if detached:
-            return detach(make_private(settings.data) / "runner.log", partial(_run, settings))
-        _run(settings)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        anyio.run(Runner(Settings.load()).run, _announce if announce else None)
     except GloveportError as error:
-        if detached:
-            sys.stdout.write(json.dumps(error.body()))
-        else:
-            sys.stderr.write(f"error: {error}\n  next: {error.hint}\n")
+        if announce:
+            os.write(STDOUT, json.dumps(error.body()).encode() + b"\n")
+        sys.stderr.write(f"error: {error.message}\n  next: {error.hint}\n")
         return error.status.exit
     return 0
 
 
-def _run(settings: Settings, ready: Callable[[], None] | None = None) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    anyio.run(Runner(settings).run, ready)
+def _announce() -> None:
+    os.write(STDOUT, READY)
+    os.dup2(STDERR, STDOUT)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -12,7 +12,6 @@ from collections.abc import Callable
 import anyio
 from anyio.abc import SocketAttribute, SocketStream
 
-from gloveport.backends import BACKENDS, make_backend
 from gloveport.errors import Conflict, GloveportError, Internal
 from gloveport.runner.calls import Calls
 from gloveport.runner.connection import Connection
@@ -124,13 +123,12 @@ class Runner:
                 return
 
     async def _sweep(self) -> None:
-        """Opening a backend removes what dead owners left."""
-        for name in BACKENDS:
-            try:
-                async with make_backend(name, self._settings.state):
-                    pass
-            except Exception:  # noqa: BLE001 - what cannot be removed must not end everybody's sandboxes
-                _log.exception("cannot sweep %s", name)
+        """Opening the backends removes what dead owners left."""
+        try:
+            async with Manager(self._settings):
+                pass
+        except Exception:  # noqa: BLE001 - what cannot be removed must not end everybody's sandboxes
+            _log.exception("cannot sweep")
 
 
 async def _claim(settings: Settings) -> DirectoryLock:

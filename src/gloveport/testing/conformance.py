@@ -11,78 +11,27 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
 
 import anyio
 
-from gloveport.backends import Backend, Process
-from gloveport.errors import GloveportError, InvalidRequest, LimitExceeded, NotFound, PermissionDenied
-from gloveport.model import (
-    MIB,
-    Capability,
-    ExecRequest,
-    Exit,
-    Limits,
-    OutputStream,
-    Plan,
-    Ref,
-    SandboxState,
-    TerminalSize,
-)
+from gloveport.errors import InvalidRequest, LimitExceeded, NotFound, PermissionDenied
+from gloveport.model import MIB, Capability, ExecRequest, Limits, SandboxState, TerminalSize
+from gloveport.testing.bench import Bench, feed, raises, until
 
 __all__ = ["CHECKS", "Bench", "Check"]
-
-_PATIENCE = 60.0
-"""Seconds after which a check that hangs has failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """A backend under examination, and how to make a plan that it can apply: an empty workspace and these limits."""
-
-    backend: Backend
-    new_plan: Callable[[Limits], Plan]
-
-    @asynccontextmanager
-    async def sandbox(self, limits: Limits | None = None) -> AsyncIterator[Ref]:
-        """One sandbox, deleted afterwards."""
-        ref = await self.backend.create(self.new_plan(limits or Limits()))
-        try:
-            yield ref
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self.backend.delete(ref)
-
-    async def exec(self, ref: Ref, request: ExecRequest, stdin: bytes | None = None) -> tuple[Exit, bytes, bytes]:
-        """One command to its end: exit, stdout, stderr."""
-        process = await self.backend.exec(ref, request)
-        if stdin is not None:
-            await process.send(stdin)
-            await process.close_stdin()
-        out: dict[OutputStream, bytes] = {OutputStream.STDOUT: b"", OutputStream.STDERR: b""}
-        async for chunk in process:
-            out[chunk.stream] += chunk.data
-        return await process.wait(), out[OutputStream.STDOUT], out[OutputStream.STDERR]
-
-    async def bash(self, ref: Ref, script: str, **fields: object) -> tuple[Exit, bytes, bytes]:
-        """One shell script to its end."""
-        request = ExecRequest(argv=("/bin/bash", "-c", script))
-        return await self.exec(ref, replace(request, **fields))  # type: ignore[arg-type]
-
 
 Check = Callable[[Bench], Awaitable[None]]
 
 
-async def probe_says_it_is_available(bench: Bench) -> None:
+async def _probe_says_it_is_available(bench: Bench) -> None:
     """A probe of a working backend has no fatal finding and names the backend."""
     probe = bench.backend.probe()
     assert probe.available, probe.findings
     assert probe.backend == bench.backend.name
 
 
-async def a_created_sandbox_is_running_and_listed(bench: Bench) -> None:
+async def _a_created_sandbox_is_running_and_listed(bench: Bench) -> None:
     """`create` returns a sandbox that `status` and `refs` know."""
     async with bench.sandbox() as ref:
         status = await bench.backend.status(ref)
@@ -90,17 +39,17 @@ async def a_created_sandbox_is_running_and_listed(bench: Bench) -> None:
         assert ref in await bench.backend.refs()
 
 
-async def a_deleted_sandbox_is_gone(bench: Bench) -> None:
+async def _a_deleted_sandbox_is_gone(bench: Bench) -> None:
     """After `delete` nothing knows the sandbox; deleting again is fine."""
     async with bench.sandbox() as ref:
         await bench.backend.delete(ref)
         await bench.backend.delete(ref)
-        await _raises(NotFound, bench.backend.status(ref))
-        await _raises(NotFound, bench.backend.exec(ref, ExecRequest(argv=("true",))))
+        await raises(NotFound, bench.backend.status(ref))
+        await raises(NotFound, bench.backend.exec(ref, ExecRequest(argv=("true",))))
         assert ref not in await bench.backend.refs()
 
 
-async def exit_codes_and_signals_are_results(bench: Bench) -> None:
+async def _exit_codes_and_signals_are_results(bench: Bench) -> None:
     """Codes 0 to 255 and death by signal come back as they are."""
     async with bench.sandbox() as ref:
         for code in (0, 1, 3, 255):
@@ -110,7 +59,7 @@ async def exit_codes_and_signals_are_results(bench: Bench) -> None:
         assert (ended.code, ended.signal) == (None, signal.SIGTERM)
 
 
-async def a_missing_program_is_a_result_too(bench: Bench) -> None:
+async def _a_missing_program_is_a_result_too(bench: Bench) -> None:
     """What cannot be started ends with 127 or 126 and a line on stderr."""
     async with bench.sandbox() as ref:
         ended, _, stderr = await bench.exec(ref, ExecRequest(argv=("no-such-program",)))
@@ -123,7 +72,7 @@ async def a_missing_program_is_a_result_too(bench: Bench) -> None:
         assert ended.code == 127
 
 
-async def arguments_pass_exactly(bench: Bench) -> None:
+async def _arguments_pass_exactly(bench: Bench) -> None:
     """No shell touches argv: spaces, quotes, newlines, empty strings and bytes that are not UTF-8 arrive."""
     odd = ("", " ", "a b", "'\"$(id)`", "line\nbreak", "-n", "é", os.fsdecode(b"\xff\xfe"))
     async with bench.sandbox() as ref:
@@ -131,7 +80,7 @@ async def arguments_pass_exactly(bench: Bench) -> None:
         assert stdout.split(b"\0")[1:-1] == [os.fsencode(text) for text in odd]
 
 
-async def the_environment_is_only_what_was_declared(bench: Bench) -> None:
+async def _the_environment_is_only_what_was_declared(bench: Bench) -> None:
     """The guest sees the plan's variables and the request's, which win, and nothing of the host's."""
     async with bench.sandbox() as ref:
         plan = bench.new_plan(Limits())
@@ -140,7 +89,7 @@ async def the_environment_is_only_what_was_declared(bench: Bench) -> None:
         assert seen == {**plan.env, "LANG": "C", "EXTRA": "1"}
 
 
-async def the_guest_is_not_root_and_has_no_capabilities(bench: Bench) -> None:
+async def _the_guest_is_not_root_and_has_no_capabilities(bench: Bench) -> None:
     """The guest's uid is the plan's, all five capability sets are empty, no_new_privs is set."""
     async with bench.sandbox() as ref:
         _, stdout, _ = await bench.bash(ref, "id -u; id -g; grep -E '^(Cap...|NoNewPrivs):' /proc/self/status")
@@ -152,14 +101,14 @@ async def the_guest_is_not_root_and_has_no_capabilities(bench: Bench) -> None:
         assert facts["NoNewPrivs"] == "1"
 
 
-async def there_is_no_network_but_loopback(bench: Bench) -> None:
+async def _there_is_no_network_but_loopback(bench: Bench) -> None:
     """With network `none` the only interface is lo."""
     async with bench.sandbox() as ref:
         _, stdout, _ = await bench.bash(ref, "tail -n +3 /proc/net/dev | cut -d: -f1; cat /proc/net/route | tail -n +2")
         assert stdout.split() == [b"lo"]
 
 
-async def streams_stay_apart_and_in_order(bench: Bench) -> None:
+async def _streams_stay_apart_and_in_order(bench: Bench) -> None:
     """stdout and stderr never mix, and each keeps its order."""
     script = "for i in $(seq 500); do echo out$i; echo err$i >&2; done"
     async with bench.sandbox() as ref:
@@ -168,14 +117,14 @@ async def streams_stay_apart_and_in_order(bench: Bench) -> None:
         assert stderr.split() == [f"err{i}".encode() for i in range(1, 501)]
 
 
-async def input_reaches_the_process_and_ends(bench: Bench) -> None:
+async def _input_reaches_the_process_and_ends(bench: Bench) -> None:
     """3 MiB of binary input come back from cat unchanged; without stdin a reader sees the end at once."""
     data = bytes(range(256)) * (12 * 1024)
     async with bench.sandbox() as ref:
         process = await bench.backend.exec(ref, ExecRequest(argv=("cat",), stdin=True))
         parts: list[bytes] = []
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_feed, process, data)
+            tasks.start_soon(feed, process, data)
             async for chunk in process:
                 parts.append(chunk.data)
         assert (await process.wait()).ok
@@ -185,7 +134,7 @@ async def input_reaches_the_process_and_ends(bench: Bench) -> None:
         assert stdout == b""
 
 
-async def output_beyond_the_cap_is_counted_and_the_code_kept(bench: Bench) -> None:
+async def _output_beyond_the_cap_is_counted_and_the_code_kept(bench: Bench) -> None:
     """A capped output says how much is missing, and the exit code survives."""
     async with bench.sandbox() as ref:
         ended, stdout, _ = await bench.bash(ref, "head -c 5000000 /dev/zero; exit 7", output_bytes=1000)
@@ -195,7 +144,7 @@ async def output_beyond_the_cap_is_counted_and_the_code_kept(bench: Bench) -> No
         assert ended.code == 7
 
 
-async def a_timeout_kills_the_whole_tree(bench: Bench) -> None:
+async def _a_timeout_kills_the_whole_tree(bench: Bench) -> None:
     """Children that ignore SIGTERM, lead sessions of their own or were forked twice all die."""
     script = (
         "trap '' TERM; (setsid sleep 1000 &); (trap '' TERM; (sleep 1001 & disown) & ); sleep 1002 & "
@@ -208,7 +157,7 @@ async def a_timeout_kills_the_whole_tree(bench: Bench) -> None:
         assert b"sleep 100" not in stdout, stdout
 
 
-async def cancelling_the_waiter_kills_the_tree(bench: Bench) -> None:
+async def _cancelling_the_waiter_kills_the_tree(bench: Bench) -> None:
     """A caller that gives up leaves no process behind."""
     async with bench.sandbox() as ref:
         process = await bench.backend.exec(ref, ExecRequest(argv=("/bin/bash", "-c", "setsid sleep 1003 & sleep 1004")))
@@ -218,7 +167,7 @@ async def cancelling_the_waiter_kills_the_tree(bench: Bench) -> None:
         assert b"sleep 100" not in stdout, stdout
 
 
-async def background_children_outlive_their_command(bench: Bench) -> None:
+async def _background_children_outlive_their_command(bench: Bench) -> None:
     """What a command starts in the background runs on, and is reachable from the next command."""
     async with bench.sandbox() as ref:
         ended, _, _ = await bench.bash(ref, "(while :; do echo tick; sleep 0.05; done) & echo $! > /tmp/pid")
@@ -227,7 +176,7 @@ async def background_children_outlive_their_command(bench: Bench) -> None:
         assert ended.ok
 
 
-async def many_commands_run_at_once(bench: Bench) -> None:
+async def _many_commands_run_at_once(bench: Bench) -> None:
     """64 commands at once, each with its own output."""
     async with bench.sandbox() as ref:
         outputs: dict[int, bytes] = {}
@@ -241,7 +190,7 @@ async def many_commands_run_at_once(bench: Bench) -> None:
         assert outputs == {number: f"{number}\n".encode() for number in range(64)}
 
 
-async def an_unread_process_does_not_block_the_others(bench: Bench) -> None:
+async def _an_unread_process_does_not_block_the_others(bench: Bench) -> None:
     """Output nobody takes blocks its own process only."""
     async with bench.sandbox() as ref:
         flood = await bench.backend.exec(ref, ExecRequest(argv=("cat", "/dev/zero"), output_bytes=2**40))
@@ -251,7 +200,7 @@ async def an_unread_process_does_not_block_the_others(bench: Bench) -> None:
         assert (await flood.wait()).signal == signal.SIGKILL
 
 
-async def a_terminal_has_its_size_and_can_change_it(bench: Bench) -> None:
+async def _a_terminal_has_its_size_and_can_change_it(bench: Bench) -> None:
     """A pseudo-terminal reports the size asked for, also after a resize."""
     if Capability.PTY not in bench.backend.probe().capabilities:
         return
@@ -259,14 +208,14 @@ async def a_terminal_has_its_size_and_can_change_it(bench: Bench) -> None:
     async with bench.sandbox() as ref:
         process = await bench.backend.exec(ref, request)
         await process.send(b"stty size\n")
-        seen = await _until(process, b"33 77")
+        seen = await until(process, b"33 77")
         await process.resize(TerminalSize(44, 88))
         await process.send(b"stty size; tty; exit 5\n")
-        seen = await _until(process, b"44 88")
+        seen = await until(process, b"44 88")
         assert (await process.wait()).code == 5, seen
 
 
-async def files_are_written_atomically_and_read_back(bench: Bench) -> None:
+async def _files_are_written_atomically_and_read_back(bench: Bench) -> None:
     """Binary content, odd names, modes and missing parents; an existing file keeps its mode."""
     name = os.fsdecode(b"/workspace/dir with\nnewline/\xff-file")
     async with bench.sandbox() as ref:
@@ -280,18 +229,18 @@ async def files_are_written_atomically_and_read_back(bench: Bench) -> None:
         assert stdout == b"750 5\n"
 
 
-async def reading_refuses_what_is_not_a_file(bench: Bench) -> None:
+async def _reading_refuses_what_is_not_a_file(bench: Bench) -> None:
     """Missing paths, directories, FIFOs and oversized files each get their own error, and nothing hangs."""
     async with bench.sandbox() as ref:
         await bench.bash(ref, "mkfifo fifo; mkdir dir; ln -s loop loop; truncate -s 100M big")
-        await _raises(NotFound, bench.backend.read(ref, "/workspace/none"))
-        await _raises(InvalidRequest, bench.backend.read(ref, "/workspace/fifo"))
-        await _raises(InvalidRequest, bench.backend.read(ref, "/workspace/dir"))
-        await _raises(InvalidRequest, bench.backend.read(ref, "/workspace/loop"))
-        await _raises(LimitExceeded, bench.backend.read(ref, "/workspace/big"))
+        await raises(NotFound, bench.backend.read(ref, "/workspace/none"))
+        await raises(InvalidRequest, bench.backend.read(ref, "/workspace/fifo"))
+        await raises(InvalidRequest, bench.backend.read(ref, "/workspace/dir"))
+        await raises(InvalidRequest, bench.backend.read(ref, "/workspace/loop"))
+        await raises(LimitExceeded, bench.backend.read(ref, "/workspace/big"))
 
 
-async def only_the_workspace_and_temporary_places_are_writable(bench: Bench) -> None:
+async def _only_the_workspace_and_temporary_places_are_writable(bench: Bench) -> None:
     """The root file system is read-only."""
     script = (
         "for d in / /usr /usr/bin /etc /home /run /dev /proc/sys; do touch $d/probe 2>/dev/null && echo $d; done; true"
@@ -299,10 +248,10 @@ async def only_the_workspace_and_temporary_places_are_writable(bench: Bench) -> 
     async with bench.sandbox() as ref:
         _, stdout, _ = await bench.bash(ref, script)
         assert set(stdout.split()) <= {b"/dev"}, stdout
-        await _raises(PermissionDenied, bench.backend.write(ref, "/usr/probe", b""))
+        await raises(PermissionDenied, bench.backend.write(ref, "/usr/probe", b""))
 
 
-async def the_process_limit_holds_and_the_sandbox_still_answers(bench: Bench) -> None:
+async def _the_process_limit_holds_and_the_sandbox_still_answers(bench: Bench) -> None:
     """A fork bomb hits the limit; the next command runs."""
     async with bench.sandbox(Limits(processes=60)) as ref:
         await bench.bash(ref, "bomb() { bomb | bomb & }; bomb; sleep 0.5", timeout=3)
@@ -311,7 +260,7 @@ async def the_process_limit_holds_and_the_sandbox_still_answers(bench: Bench) ->
         assert (ended.code, stdout) == (0, b"alive\n")
 
 
-async def the_memory_limit_holds_and_says_so(bench: Bench) -> None:
+async def _the_memory_limit_holds_and_says_so(bench: Bench) -> None:
     """Taking more than the limit kills the taker, with `oom` set; the next command runs."""
     script = (
         "import time\nkept = []\nfor _ in range(4000):\n    kept.append(bytearray(1 << 20))\n    time.sleep(0.001)\n"
@@ -324,14 +273,14 @@ async def the_memory_limit_holds_and_says_so(bench: Bench) -> None:
         assert ended.ok
 
 
-async def the_open_file_limit_holds(bench: Bench) -> None:
+async def _the_open_file_limit_holds(bench: Bench) -> None:
     """A process cannot open more files than its limit, nor raise it."""
     async with bench.sandbox(Limits(open_files=64)) as ref:
         _, stdout, _ = await bench.bash(ref, "ulimit -n; ulimit -n 65 2>/dev/null && echo raised")
         assert stdout == b"64\n"
 
 
-async def temporary_places_are_bounded(bench: Bench) -> None:
+async def _temporary_places_are_bounded(bench: Bench) -> None:
     """/tmp is full at its size, and the platform says so by the writer's own error."""
     async with bench.sandbox(Limits(tmp_bytes=4 * MIB)) as ref:
         ended, _, stderr = await bench.bash(ref, "head -c 8M /dev/zero > /tmp/fill")
@@ -339,7 +288,7 @@ async def temporary_places_are_bounded(bench: Bench) -> None:
         assert b"No space left" in stderr
 
 
-async def sandboxes_do_not_see_each_other(bench: Bench) -> None:
+async def _sandboxes_do_not_see_each_other(bench: Bench) -> None:
     """Files, processes and System V shared memory of a neighbour are out of sight."""
     async with bench.sandbox() as one, bench.sandbox() as two:
         await bench.bash(one, "echo secret > /tmp/mark; ipcmk -M 100 >/dev/null; sleep 1005 >/dev/null 2>&1 &")
@@ -351,58 +300,32 @@ async def sandboxes_do_not_see_each_other(bench: Bench) -> None:
         assert stdout.startswith(b"0")
 
 
-async def _feed(process: Process, data: bytes) -> None:
-    await process.send(data)
-    await process.close_stdin()
-
-
-async def _until(process: Process, text: bytes) -> bytes:
-    seen = b""
-    with anyio.fail_after(_PATIENCE):
-        async for chunk in process:
-            seen += chunk.data
-            if text in seen:
-                break
-    assert text in seen, seen
-    return seen
-
-
-async def _raises(kind: type[GloveportError], call: Awaitable[object]) -> None:
-    try:
-        with anyio.fail_after(_PATIENCE):
-            await call
-    except kind as error:
-        assert error.hint, f"{error!r} has no hint"
-        return
-    raise AssertionError(f"{kind.__name__} was not raised")
-
-
 CHECKS: tuple[Check, ...] = (
-    probe_says_it_is_available,
-    a_created_sandbox_is_running_and_listed,
-    a_deleted_sandbox_is_gone,
-    exit_codes_and_signals_are_results,
-    a_missing_program_is_a_result_too,
-    arguments_pass_exactly,
-    the_environment_is_only_what_was_declared,
-    the_guest_is_not_root_and_has_no_capabilities,
-    there_is_no_network_but_loopback,
-    streams_stay_apart_and_in_order,
-    input_reaches_the_process_and_ends,
-    output_beyond_the_cap_is_counted_and_the_code_kept,
-    a_timeout_kills_the_whole_tree,
-    cancelling_the_waiter_kills_the_tree,
-    background_children_outlive_their_command,
-    many_commands_run_at_once,
-    an_unread_process_does_not_block_the_others,
-    a_terminal_has_its_size_and_can_change_it,
-    files_are_written_atomically_and_read_back,
-    reading_refuses_what_is_not_a_file,
-    only_the_workspace_and_temporary_places_are_writable,
-    the_process_limit_holds_and_the_sandbox_still_answers,
-    the_memory_limit_holds_and_says_so,
-    the_open_file_limit_holds,
-    temporary_places_are_bounded,
-    sandboxes_do_not_see_each_other,
+    _probe_says_it_is_available,
+    _a_created_sandbox_is_running_and_listed,
+    _a_deleted_sandbox_is_gone,
+    _exit_codes_and_signals_are_results,
+    _a_missing_program_is_a_result_too,
+    _arguments_pass_exactly,
+    _the_environment_is_only_what_was_declared,
+    _the_guest_is_not_root_and_has_no_capabilities,
+    _there_is_no_network_but_loopback,
+    _streams_stay_apart_and_in_order,
+    _input_reaches_the_process_and_ends,
+    _output_beyond_the_cap_is_counted_and_the_code_kept,
+    _a_timeout_kills_the_whole_tree,
+    _cancelling_the_waiter_kills_the_tree,
+    _background_children_outlive_their_command,
+    _many_commands_run_at_once,
+    _an_unread_process_does_not_block_the_others,
+    _a_terminal_has_its_size_and_can_change_it,
+    _files_are_written_atomically_and_read_back,
+    _reading_refuses_what_is_not_a_file,
+    _only_the_workspace_and_temporary_places_are_writable,
+    _the_process_limit_holds_and_the_sandbox_still_answers,
+    _the_memory_limit_holds_and_says_so,
+    _the_open_file_limit_holds,
+    _temporary_places_are_bounded,
+    _sandboxes_do_not_see_each_other,
 )
 """Every check, in the order in which a new backend is best brought to pass them."""

@@ -203,9 +203,7 @@ def _split(block: Json) -> tuple[Json, list[Json]]:
             arguments = _chunks(json.dumps(block["input"]))
             return block | {"input": {}}, [{"type": "input_json_delta", "partial_json": a} for a in arguments]
         case "thinking":
-            deltas: list[Json] = [
-                {"type": "thinking_delta", "thinking": t} for t in _chunks(block["thinking"])
-            ]
+            deltas: list[Json] = [{"type": "thinking_delta", "thinking": t} for t in _chunks(block["thinking"])]
             deltas.append({"type": "signature_delta", "signature": block.get("signature", "")})
             return block | {"thinking": "", "signature": ""}, deltas
         case _:

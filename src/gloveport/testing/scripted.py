@@ -87,18 +87,12 @@ class ScriptedModel(MessagesApp):
     def answer(self, request: MessagesRequest) -> Answer | ApiError:
         """The turn that the script has for `request`."""
         opening = request.first_user_text
-        number, lane = next(
-            ((n, lane) for n, lane in enumerate(self._lanes) if lane.match in opening), (0, None)
-        )
+        number, lane = next(((n, lane) for n, lane in enumerate(self._lanes) if lane.match in opening), (0, None))
         if lane is None:
             names = ", ".join(lane.name for lane in self._lanes)
-            return _off_script(
-                f"no lane matches the conversation that opens with {opening[:80]!r} (lanes: {names})"
-            )
+            return _off_script(f"no lane matches the conversation that opens with {opening[:80]!r} (lanes: {names})")
         if request.turn >= len(lane.turns):
-            return _off_script(
-                f"lane {lane.name!r} has no turn {request.turn}: its {len(lane.turns)} turns are over"
-            )
+            return _off_script(f"lane {lane.name!r} has no turn {request.turn}: its {len(lane.turns)} turns are over")
         turn = lane.turns[request.turn]
         if isinstance(turn, Fail):
             return ApiError(turn.status, turn.type, turn.message)

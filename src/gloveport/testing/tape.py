@@ -114,9 +114,7 @@ class TapePlayer(MessagesApp):
         key = TurnKey.of(request)
         message = self._tape.get(key)
         if message is None:
-            return ApiError(
-                400, "invalid_request_error", f"the tape has no turn {key.turn} in lane {key.lane}"
-            )
+            return ApiError(400, "invalid_request_error", f"the tape has no turn {key.turn} in lane {key.lane}")
         return Answer(message=message | {"model": request.model})
 
 
@@ -150,9 +148,7 @@ class TapeRecorder:
         if error is not None:
             await error.response()(scope, receive, send)
 
-    async def _pass_on(
-        self, http: Request, body: bytes, request: MessagesRequest, send: Send
-    ) -> ApiError | None:
+    async def _pass_on(self, http: Request, body: bytes, request: MessagesRequest, send: Send) -> ApiError | None:
         self._requests.append(request)
         credentials = {name: http.headers[name] for name in _CREDENTIAL_HEADERS if name in http.headers}
         headers = select_headers(http.headers.items()) | credentials

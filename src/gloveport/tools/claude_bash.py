@@ -42,8 +42,8 @@ class BackgroundCommands:
         process = await session.sandbox.start(request)
         self._tasks.start_soon(self._keep, Background(process), name)
         return Answer(
-            f"Command running in background with ID: {name} (process {process.pid}). Output is being written to: {log}. To "
-            f"check interim output, use Read on that file path. To stop it, run `kill {process.pid}`."
+            f"Command running in background with ID: {name} (process {process.pid}). Output is being written to: "
+            f"{log}. To check interim output, use Read on that file path. To stop it, run `kill {process.pid}`."
         )
 
     def take_ended(self) -> list[str]:
@@ -77,11 +77,11 @@ async def bash(session: ToolSession, background: BackgroundCommands, arguments: 
     result = await session.sandbox.exec(request)
     if result.stderr:
         return _not_started(session, result)
-    output, _, directory = result.text.rpartition(f"\n{mark}")
-    if directory.startswith("/"):
-        session.cwd = directory.split("\n", 1)[0]
-    else:
+    output, marked, directory = result.text.rpartition(f"\n{mark}")
+    if not marked:
         output = result.text
+    elif directory.startswith("/"):
+        session.cwd = directory.split("\n", 1)[0]
     return _answer(result, output, seconds, background.take_ended())
 
 

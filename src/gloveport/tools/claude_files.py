@@ -44,8 +44,8 @@ async def read(session: ToolSession, arguments: dict[str, Any]) -> Answer:
     if offset is None and limit is None and len(data) > _LONGEST_UNASKED:
         return refuse(
             f"File content ({size_of(len(data))}) exceeds maximum allowed size ({_LONGEST_UNASKED // KIB}KB). Use "
-            "offset and limit parameters to read specific portions of the file, or search for specific content instead of "
-            "reading the whole file."
+            "offset and limit parameters to read specific portions of the file, or search for specific content instead "
+            "of reading the whole file."
         )
     session.see(path, data)
     if not data:
@@ -57,7 +57,7 @@ async def read(session: ToolSession, arguments: dict[str, Any]) -> Answer:
             f"<system-reminder>Warning: the file exists but is shorter than the provided offset ({offset}). "
             f"The file has {len(lines)} lines.</system-reminder>"
         )
-    return Answer(_numbered(lines, first, limit or _DEFAULT_LINES))
+    return Answer(_numbered(lines, first, limit))
 
 
 async def write(session: ToolSession, arguments: dict[str, Any]) -> Answer:
@@ -111,8 +111,8 @@ async def _replace(session: ToolSession, path: str, data: bytes, arguments: dict
     if count > 1 and not arguments["replace_all"]:
         return refuse(
             f"Found {count} matches of the string to replace, but replace_all is false. To replace all occurrences, "
-            "set replace_all to true. To replace only one occurrence, please provide more context to uniquely identify the "
-            f"instance.\nString: {arguments['old_string']}"
+            "set replace_all to true. To replace only one occurrence, please provide more context to uniquely identify "
+            f"the instance.\nString: {arguments['old_string']}"
         )
     note = _CURRENT if session.is_current(path, data) else _STALE
     changed = _encode(text.replace(old, new))
@@ -139,17 +139,19 @@ def _as_in(text: str, old: str, new: str) -> tuple[str, str]:
     return old, new
 
 
-def _numbered(lines: Sequence[str], first: int, limit: int) -> str:
+def _numbered(lines: Sequence[str], first: int, limit: int | None) -> str:
+    """`limit` lines from number `first` on; says so when fewer are shown than were asked for."""
+    wanted = lines[first - 1 : None if limit is None else first - 1 + limit]
     shown: list[str] = []
     size = 0
-    for number, line in enumerate(lines[first - 1 : first - 1 + limit], first):
+    for number, line in enumerate(wanted[: limit or _DEFAULT_LINES], first):
         text = f"{number}\t{_cut(line)}"
         size += len(text) + 1
         if shown and size > _LONGEST_ANSWER:
             break
         shown.append(text)
     last = first + len(shown) - 1
-    if last < len(lines):
+    if len(shown) < len(wanted):
         shown.append(f"\n[Lines {first} to {last} of {len(lines)}. Read on with offset {last + 1}.]")
     return "\n".join(shown)
 

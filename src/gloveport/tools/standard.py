@@ -234,9 +234,9 @@ _HANDLERS: Mapping[str, Callable[..., Awaitable[ToolResult]]] = MappingProxyType
 
 def _of_exec(result: ExecResult) -> ToolResult:
     said = result.stderr.decode("utf-8", "replace")
-    notes = "\n".join(exec_notes(result))
-    error = "\n".join(part for part in (shorten(said, LONGEST_OUTPUT), notes) if part)
     timed_out = result.exit.timed_out
+    notes = [f"killed: timed out after {result.exit.duration:.1f} s"] if timed_out else []
+    error = "\n".join(part for part in (shorten(said, LONGEST_OUTPUT), *notes, *exec_notes(result)) if part)
     return ToolResult(
         output=shorten(_readable(result.stdout), LONGEST_OUTPUT),
         error=error or None,

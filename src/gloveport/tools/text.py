@@ -28,15 +28,13 @@ def shorten(text: str, most: int) -> str:
 
 
 def exec_notes(result: ExecResult) -> list[str]:
-    """What a command's exit status does not say: what a limit did to it, and what output is missing."""
+    """What neither the exit status nor `timed_out` says: what a limit did to a command, and what output is missing."""
     ended = result.exit
     notes = []
     if ended.oom:
         notes.append("killed: the sandbox passed its memory limit")
     if ended.disk_full:
         notes.append("killed: the sandbox passed its disk limit")
-    if ended.timed_out:
-        notes.append(f"killed: timed out after {ended.duration:.1f} s")
     dropped = ended.dropped_stdout + ended.dropped_stderr
     if dropped:
         notes.append(f"{dropped} bytes of output beyond the limit were dropped")

@@ -159,9 +159,7 @@ class Variant:
 
 
 def _compile(directory: Path) -> None:
-    subprocess.run(
-        [sys.executable, str(ROOT / "build_backend" / "guest_programs.py"), str(directory)], check=True
-    )
+    subprocess.run([sys.executable, str(ROOT / "build_backend" / "guest_programs.py"), str(directory)], check=True)
 
 
 def _compile_sanitized(program: Path) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -130,8 +131,8 @@ def test_a_reader_without_credit_can_be_killed(guestd: Client, directory: bytes)
     guestd.started(stream)
     guestd.output(stream, 1)
     guestd.send(encode_signal(stream, 9, tree=True))
-    exit = guestd.finish(guestd.start("hello", builtin=True)).exit
-    assert exit.code == 0
+    end = guestd.finish(guestd.start("hello", builtin=True)).exit
+    assert end.code == 0
 
 
 # ---- write
@@ -158,6 +159,17 @@ def test_a_write_is_all_or_nothing(guestd: Client, directory: bytes) -> None:
     guestd.send(encode_signal(stream, 15, tree=False))
     assert guestd.finish(stream).exit.how == How.SIGNALLED
     assert get(guestd, path) == b"old"
+    assert [each.name for each in listed(guestd, directory)] == [b"file"]
+
+
+def test_a_write_beyond_the_limit_fails_and_leaves_nothing(launch: Callable[..., Client]) -> None:
+    guestd = launch("-s", "100000")
+    path = guestd.directory + b"/limited"
+    assert guestd.builtin("mkdir", path, "755", "0").code == 0
+    assert failure(guestd, "write", path + b"/file", "-", "0", stdin=b"x" * 100_001) == errno.EFBIG
+    assert listed(guestd, path) == []
+    put(guestd, path + b"/file", b"x" * 100_000)
+    assert guestd.builtin("remove", path, "1").code == 0
 
 
 def test_a_write_follows_links_as_an_editor_would(guestd: Client, directory: bytes) -> None:
@@ -198,7 +210,9 @@ def test_every_type_has_its_letter(guestd: Client, directory: bytes) -> None:
     guestd.run("mkfifo", directory + b"/p")
     guestd.run("python3", "-c", "import socket; socket.socket(1).bind('s')", cwd=directory)
     found = {each.name: each for each in listed(guestd, directory)}
-    assert {name: each.type for name, each in found.items()} == {each: each.decode() for each in (b"f", b"d", b"l", b"p", b"s")}
+    assert {name: each.type for name, each in found.items()} == {
+        each: each.decode() for each in (b"f", b"d", b"l", b"p", b"s")
+    }
     assert (found[b"f"].mode, found[b"f"].size) == (0o600, 5)
     assert found[b"l"].target == b"a\nb"
     assert parse_records(guestd.builtin("stat", "/dev/null").stdout)[0].type == "c"
@@ -272,7 +286,7 @@ def test_remove_takes_a_file_a_link_an_empty_directory_or_a_tree(guestd: Client,
 
 
 def test_no_tree_is_too_deep_to_remove(guestd: Client, directory: bytes) -> None:
-    script = "import os\nfor _ in range(3000): os.mkdir('deep'); os.chdir('deep'); open('f', 'w').close()"
+    script = "import os\nfor _ in range(1500): os.mkdir('deep'); os.chdir('deep'); open('f', 'w').close()"
     assert guestd.run("python3", "-c", script, cwd=directory).code == 0
     assert len(listed(guestd, directory)) > 500
     assert guestd.builtin("remove", directory + b"/deep", "1").code == 0
@@ -298,7 +312,12 @@ def stop(guestd: Client, stream: int) -> set[bytes]:
 def test_changes_below_a_directory_are_told(guestd: Client, directory: bytes) -> None:
     put(guestd, directory + b"/sub/old")
     stream = watch(guestd, directory)
-    guestd.run("sh", "-c", "echo x >> sub/old; mkdir new; echo y > new/file; mv sub moved; echo z > moved/z; rm new/file", cwd=directory)
+    guestd.run(
+        "sh",
+        "-c",
+        "echo x >> sub/old; mkdir new; echo y > new/file; mv sub moved; echo z > moved/z; rm new/file",
+        cwd=directory,
+    )
     changes = stop(guestd, stream)
     expected = {b"modified 7 sub/old", b"created 3 new", b"created 8 new/file", b"moved 3 sub", b"moved 5 moved"}
     assert expected <= changes

@@ -47,12 +47,17 @@ MALFORMED = {
     "START with too many arguments": frame(1, 1, start_payload(argv=struct.pack("<I", 4097) + string(b"") * 4097)),
     "START with a string beyond its end": frame(1, 1, start_payload(cwd=struct.pack("<I", 2**32 - 1) + b"/")),
     "START with a nameless variable": frame(1, 1, start_payload(environment=struct.pack("<I", 1) + string(b"=x"))),
-    "START with a variable without a value": frame(1, 1, start_payload(environment=struct.pack("<I", 1) + string(b"x"))),
+    "START with a variable without a value": frame(
+        1, 1, start_payload(environment=struct.pack("<I", 1) + string(b"x"))
+    ),
     "START with something after it": frame(1, 1, start_payload() + b"x"),
     "a part of START interrupted": frame(7, 1, b"x") + frame(3, 1),
     "a part of START of another stream": frame(7, 1, b"x") + frame(7, 2, b"x"),
     "parts of START without end": frame(7, 1, b"x" * 65_536) * 33,
-    "a stream started twice": frame(1, 1, start_payload(argv=struct.pack("<I", 2) + string(b"/bin/sleep") + string(b"9"))) * 2,
+    "a stream started twice": frame(
+        1, 1, start_payload(argv=struct.pack("<I", 2) + string(b"/bin/sleep") + string(b"9"))
+    )
+    * 2,
     "INPUT_END with content": frame(3, 1, b"x"),
     "SIGNAL 0": frame(4, 1, b"\0\0"),
     "SIGNAL 65": frame(4, 1, b"\x41\0"),
@@ -72,7 +77,7 @@ def test_a_malformed_frame_ends_guestd(guestd: Client, data: bytes) -> None:
 def test_more_input_than_granted_ends_guestd(guestd: Client) -> None:
     stream = guestd.start("sleep", "1000", stdin=True)
     guestd.started(stream)
-    guestd.send(encode_input(stream, b"x" * INPUT_WINDOW) + encode_input(stream, b"x"))
+    guestd.send(encode_input(stream, b"x" * 2 * INPUT_WINDOW))
     assert guestd.ended() == 2
 
 
@@ -129,8 +134,8 @@ def test_the_greediest_tree_dies_and_says_why(launch: Callable[..., Client]) -> 
     guestd = launch("-m", str(128 << 20))
     modest = guestd.start("sh", "-c", "read line; echo still $line", stdin=True)
     guestd.started(modest)
-    exit = guestd.run("sh", "-c", "python3 -c '" + GREEDY.replace("'x'", '"x"') + "'; exit 0").exit
-    assert (exit.memory_limit, exit.how, exit.code) == (True, How.SIGNALLED, signal.SIGKILL)
+    end = guestd.run("sh", "-c", "python3 -c '" + GREEDY.replace("'x'", '"x"') + "'; exit 0").exit
+    assert (end.memory_limit, end.how, end.code) == (True, How.SIGNALLED, signal.SIGKILL)
     guestd.send(encode_input(modest, b"here\n"))
     finished = guestd.finish(modest)
     assert (finished.stdout, finished.exit.memory_limit) == (b"still here\n", False)
@@ -160,7 +165,7 @@ def test_files_in_memory_count(launch: Callable[..., Client], variant: Variant) 
     if not variant.is_pid_1:
         pytest.skip("an ordinary process would count the host's")
     guestd = launch("-m", str(64 << 20))
-    exit = guestd.run("sh", "-c", "head -c 100000000 /dev/zero > /tmp/file; sleep 1000").exit
-    assert (exit.memory_limit, exit.code) == (True, signal.SIGKILL)
+    end = guestd.run("sh", "-c", "head -c 100000000 /dev/zero > /tmp/file; sleep 1000").exit
+    assert (end.memory_limit, end.code) == (True, signal.SIGKILL)
     assert guestd.builtin("remove", "/tmp/file", "0").code == 0
     assert guestd.run("sleep", "0.5").code == 0

@@ -28,8 +28,8 @@ def test_stdout_and_stderr_arrive_apart_and_the_exit_code_last(guestd: Client) -
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
 def test_death_by_a_signal_is_told_from_an_exit_code(guestd: Client, number: int) -> None:
-    exit = guestd.run(*shell(f"kill -{number} $$")).exit
-    assert (exit.how, exit.code) == (How.SIGNALLED, number)
+    end = guestd.run(*shell(f"kill -{number} $$")).exit
+    assert (end.how, end.code) == (How.SIGNALLED, number)
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,8 @@ def test_death_by_a_signal_is_told_from_an_exit_code(guestd: Client, number: int
 def test_what_cannot_start_says_why(
     guestd: Client, argv: list[str], facts: dict[str, object], reason: int, bad_directory: bool
 ) -> None:
-    exit = guestd.run(*argv, **facts).exit
-    assert (exit.how, exit.code, exit.bad_directory) == (How.NOT_STARTED, reason, bad_directory)
+    end = guestd.run(*argv, **facts).exit
+    assert (end.how, end.code, end.bad_directory) == (How.NOT_STARTED, reason, bad_directory)
     assert guestd.run("true").code == 0
 
 
@@ -68,15 +68,14 @@ def test_a_process_gets_exactly_the_given_environment_and_directory(guestd: Clie
 
 
 def test_a_process_starts_with_a_clean_state(guestd: Client) -> None:
-    stream = guestd.start(*shell("ls /proc/$$/fd; umask; cat /proc/$$/status; cat /proc/$$/stat; ulimit -c"))
-    pid = guestd.started(stream)
-    lines = guestd.finish(stream).stdout.decode().splitlines()
-    assert lines[:4] == ["0", "1", "2", "0022"]
+    status = guestd.run("cat", "/proc/self/status").stdout.decode().splitlines()
     for field in ("SigBlk:\t" + "0" * 16, "SigIgn:\t" + "0" * 16, "NoNewPrivs:\t1"):
-        assert field in lines
-    session = lines[-2].rpartition(")")[2].split()[3]
-    assert session == str(pid)
-    assert lines[-1] == "0"
+        assert field in status
+    assert guestd.run(*shell("umask; ulimit -c; ls /proc/$$/fd")).stdout == b"0022\n0\n0\n1\n2\n"
+    stream = guestd.start("cat", "/proc/self/stat")
+    pid = guestd.started(stream)
+    facts = guestd.finish(stream).stdout.decode().rpartition(")")[2].split()
+    assert facts[2:4] == [str(pid), str(pid)], "it leads its process group and session"
 
 
 def test_a_long_start_arrives_whole(guestd: Client) -> None:
@@ -136,8 +135,8 @@ def test_an_interrupt_character_interrupts_the_foreground(guestd: Client) -> Non
     guestd.started(stream)
     assert guestd.output(stream, 7) == b"ready\r\n"
     send_input(guestd, stream, b"\x03")
-    exit = guestd.finish(stream).exit
-    assert (exit.how, exit.code) == (How.SIGNALLED, signal.SIGINT)
+    end = guestd.finish(stream).exit
+    assert (end.how, end.code) == (How.SIGNALLED, signal.SIGINT)
 
 
 def send_input(guestd: Client, stream: int, data: bytes) -> None:
@@ -151,7 +150,13 @@ DETACH = "(setsid sh -c 'trap \"\" TERM HUP; echo $$; exec sleep 1000' &)"
 
 
 def is_alive(guestd: Client, pid: bytes) -> bool:
-    return guestd.run("test", "-d", b"/proc/" + pid.strip()).code == 0
+    return guestd.run("test", "-d", b"/proc/" + pid).code == 0
+
+
+def goes_away(guestd: Client, pid: bytes) -> bool:
+    """A killed process stays visible until it is reaped."""
+    script = f"while [ -d /proc/{pid.decode()} ]; do sleep 0.01; done"
+    return not guestd.run(*shell(script), timeout_ms=30_000).exit.timed_out
 
 
 def test_a_signal_may_go_to_the_process_alone(guestd: Client) -> None:
@@ -161,7 +166,7 @@ def test_a_signal_may_go_to_the_process_alone(guestd: Client) -> None:
     guestd.send(encode_signal(stream, signal.SIGUSR1, tree=False))
     assert guestd.finish(stream).code == 9
     assert is_alive(guestd, pid)
-    guestd.run("kill", "-9", pid.strip())
+    guestd.run("kill", "-9", pid)
 
 
 def test_a_signal_to_the_tree_finds_daemonised_descendants(guestd: Client) -> None:
@@ -170,9 +175,9 @@ def test_a_signal_to_the_tree_finds_daemonised_descendants(guestd: Client) -> No
     (pid,) = guestd.lines(stream, 1)
     assert is_alive(guestd, pid)
     guestd.send(encode_signal(stream, signal.SIGKILL, tree=True))
-    exit = guestd.finish(stream).exit
-    assert (exit.how, exit.code) == (How.SIGNALLED, signal.SIGKILL)
-    assert not is_alive(guestd, pid)
+    end = guestd.finish(stream).exit
+    assert (end.how, end.code) == (How.SIGNALLED, signal.SIGKILL)
+    assert goes_away(guestd, pid)
 
 
 def test_a_polite_signal_to_the_tree_leaves_it_running(guestd: Client) -> None:
@@ -197,7 +202,7 @@ def test_a_stopped_tree_goes_on_when_told(guestd: Client) -> None:
 
 
 def test_a_thousand_processes_die_at_one_signal(guestd: Client) -> None:
-    script = "i=0; while [ $i -lt 1000 ]; do sleep 1000 & i=$((i+1)); done; echo ready"
+    script = "i=0; while [ $i -lt 1000 ]; do sleep 1000 & i=$((i+1)); done; echo ready; wait"
     stream = guestd.start(*shell(script))
     guestd.started(stream)
     assert guestd.output(stream, 6) == b"ready\n"
@@ -225,6 +230,7 @@ def test_a_fork_bomb_dies_at_one_signal(launch: Callable[..., Client], variant: 
     stream = guestd.start("python3", "-c", FORK_BOMB)
     guestd.started(stream)
     assert guestd.output(stream, 4).startswith(b"boom")
+    assert guestd.run("true").exit.how == How.EXITED, "the host can still start processes"
     guestd.send(encode_signal(stream, signal.SIGKILL, tree=True))
     assert guestd.finish(stream).exit.code == signal.SIGKILL
     left = guestd.run(*shell("cat /proc/[0-9]*/stat | grep -c python3"))
@@ -236,13 +242,13 @@ def test_a_fork_bomb_dies_at_one_signal(launch: Callable[..., Client], variant: 
 
 def test_out_of_time_is_flagged_and_polite_first(guestd: Client) -> None:
     script = "trap 'exit 7' TERM; while :; do sleep 0.01; done"
-    exit = guestd.run(*shell(script), timeout_ms=50).exit
-    assert (exit.timed_out, exit.how, exit.code) == (True, How.EXITED, 7)
+    end = guestd.run(*shell(script), timeout_ms=50).exit
+    assert (end.timed_out, end.how, end.code) == (True, How.EXITED, 7)
 
 
 def test_out_of_time_kills_what_ignores_it(guestd: Client) -> None:
-    exit = guestd.run(*shell("trap '' TERM; while :; do sleep 0.01; done"), timeout_ms=50).exit
-    assert (exit.timed_out, exit.how, exit.code) == (True, How.SIGNALLED, signal.SIGKILL)
+    end = guestd.run(*shell("trap '' TERM; while :; do sleep 0.01; done"), timeout_ms=50).exit
+    assert (end.timed_out, end.how, end.code) == (True, How.SIGNALLED, signal.SIGKILL)
 
 
 def test_out_of_time_also_ends_descendants_that_outlive_the_process(guestd: Client) -> None:
@@ -250,9 +256,9 @@ def test_out_of_time_also_ends_descendants_that_outlive_the_process(guestd: Clie
     stream = guestd.start(*shell(script), timeout_ms=500)
     guestd.started(stream)
     (pid,) = guestd.lines(stream, 1)
-    exit = guestd.finish(stream).exit
-    assert (exit.timed_out, exit.code) == (True, 7)
-    assert not is_alive(guestd, pid)
+    end = guestd.finish(stream).exit
+    assert (end.timed_out, end.code) == (True, 7)
+    assert goes_away(guestd, pid)
 
 
 def test_in_time_is_not_flagged(guestd: Client) -> None:
@@ -262,11 +268,17 @@ def test_in_time_is_not_flagged(guestd: Client) -> None:
 # ---- the end of all
 
 
-def test_orphans_are_reaped(guestd: Client) -> None:
-    finished = guestd.run(*shell("(setsid sh -c 'echo $$' &) ; exit 0"))
-    pid = finished.stdout or guestd.run("true").stdout
-    gone = guestd.run(*shell(f"while [ -d /proc/{pid.decode().strip() or 0} ]; do sleep 0.01; done"), timeout_ms=30_000)
-    assert gone.code == 0
+def test_orphans_are_reaped(guestd: Client, directory: bytes) -> None:
+    guestd.run("mkfifo", directory + b"/go")
+    orphan = f"echo $$; exec > /dev/null; read line < {directory.decode()}/go"
+    stream = guestd.start(*shell(f"setsid sh -c '{orphan}' & read forever"), stdin=True)
+    guestd.started(stream)
+    (pid,) = guestd.lines(stream, 1)
+    guestd.send(encode_signal(stream, signal.SIGKILL, tree=False))
+    guestd.finish(stream)
+    assert is_alive(guestd, pid)
+    guestd.run(*shell(f"echo > {directory.decode()}/go"))
+    assert goes_away(guestd, pid)
 
 
 def test_the_end_of_the_stream_ends_detached_grandchildren(guestd: Client, variant: Variant) -> None:

@@ -66,7 +66,7 @@ class BubblewrapBackend(BackendBase):
 
     async def __aenter__(self) -> Self:
         make_private(self._state, mode=0o711)
-        self._cgroups = find_cgroups()
+        self._cgroups = find_cgroups(str(self._state))
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         self._tasks.start_soon(anyio.to_thread.run_sync, self.sweep)
@@ -86,12 +86,12 @@ class BubblewrapBackend(BackendBase):
     def sweep(self) -> list[str]:
         """Remove what owners that died left behind; the ids of their sandboxes."""
         swept = sweep(self._state)
-        self._cgroups.sweep(frozenset(name for name, _ in find_places(self._state)))
+        self._cgroups.sweep(lambda sandbox: (self._state / "sandboxes" / sandbox).exists())
         return swept
 
     def probe(self) -> Probe:
         """Look at this host; starts one empty sandbox for a moment."""
-        return probe_host(self.name, self._cgroups if self._cgroups.roots else find_cgroups())
+        return probe_host(self.name, self._cgroups if self._cgroups.roots else find_cgroups(str(self._state)))
 
     async def create(self, plan: Plan) -> Ref:
         """Make one sandbox: directories, workspace, control group, bubblewrap, guestd's hello."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +13,6 @@ from gloveport.model import Limits
 
 __all__ = ["Cgroups", "SandboxCgroup", "find_cgroups"]
 
-_PARENT = "gloveport"
 _CONTROLLERS = ("memory", "pids", "cpu")
 _PERIOD_MICROSECONDS = 100_000
 _OWN_PROCESSES = 3
@@ -53,11 +54,14 @@ class Cgroups:
         """Whether `memory`, `pids` or `cpu` can be limited."""
         return controller in self.roots
 
-    def sweep(self, alive: frozenset[str]) -> None:
-        """Remove the empty groups of sandboxes that are no more."""
+    def sweep(self, alive: Callable[[str], bool]) -> None:
+        """Remove the empty groups of sandboxes that are no more.
+
+        `alive` is asked after a group was seen, and a sandbox is there before its group: no new one is taken for old.
+        """
         for root in self.roots.values():
             for directory in root.iterdir():
-                if directory.is_dir() and directory.name not in alive:
+                if directory.is_dir() and not alive(directory.name):
                     with contextlib.suppress(OSError):
                         directory.rmdir()
 
@@ -98,8 +102,14 @@ def _settings(version: int, controller: str, limits: Limits) -> list[tuple[str, 
     return [("cpu.max", f"{quota} {_PERIOD_MICROSECONDS}")]
 
 
-def find_cgroups(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> Cgroups:
-    """Controllers this user may use: root's own, or a delegated subtree. Makes nothing but the shared parent."""
+def find_cgroups(
+    installation: str, root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
+) -> Cgroups:
+    """Controllers this user may use: root's own, or a delegated subtree.
+
+    Makes nothing but the parent of this installation's groups, named after `installation`.
+    """
+    parent = f"gloveport-{hashlib.sha256(installation.encode()).hexdigest()[:12]}"
     try:
         lines = membership.read_text("ascii").splitlines()
     except OSError:
@@ -109,24 +119,24 @@ def find_cgroups(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(",") if controllers else [""]:
             own[controller] = path
-    first = _version_one(root, own)
+    first = _version_one(root, own, parent)
     if first:
         return Cgroups(version=1, roots=first)
-    return Cgroups(version=2, roots=_version_two(root, own.get("", "/")))
+    return Cgroups(version=2, roots=_version_two(root, own.get("", "/"), parent))
 
 
-def _version_one(root: Path, own: dict[str, str]) -> dict[str, Path]:
+def _version_one(root: Path, own: dict[str, str], name: str) -> dict[str, Path]:
     roots = {}
     for controller in _CONTROLLERS:
         if controller not in own or not (root / controller).is_dir():
             continue
-        parent = root / controller / own[controller].lstrip("/") / _PARENT
+        parent = root / controller / own[controller].lstrip("/") / name
         if _usable(parent):
             roots[controller] = parent
     return roots
 
 
-def _version_two(root: Path, own: str) -> dict[str, Path]:
+def _version_two(root: Path, own: str, name: str) -> dict[str, Path]:
     # Root makes its groups at the top; anybody else below their own, if a service manager delegated it.
     base = root if os.geteuid() == 0 else root / own.lstrip("/")
     try:
@@ -134,7 +144,7 @@ def _version_two(root: Path, own: str) -> dict[str, Path]:
     except OSError:
         return {}
     wanted = [controller for controller in _CONTROLLERS if controller in offered]
-    parent = base / _PARENT
+    parent = base / name
     if not wanted or not _usable(parent):
         return {}
     for directory in (base, parent):

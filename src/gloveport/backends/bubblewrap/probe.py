@@ -50,12 +50,12 @@ def probe_host(name: str, cgroups: Cgroups, program: str | None = None) -> Probe
         isolation=Isolation.NAMESPACE,
         capabilities=frozenset({Capability.PTY, Capability.CHANGES}),
         versions=versions,
-        limits=enforcement(cgroups),
+        limits=_enforcement(cgroups),
         findings=tuple(findings),
     )
 
 
-def enforcement(cgroups: Cgroups) -> dict[str, Enforcement]:
+def _enforcement(cgroups: Cgroups) -> dict[str, Enforcement]:
     """How each limit is kept here."""
     return {
         "exec_seconds": Enforcement.KERNEL,
