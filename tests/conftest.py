@@ -1,4 +1,4 @@
-"""A ladder of fixtures: `settings` → `manager` → `sandbox`, and `cli`, the real command line on the same directories."""
+"""A ladder of fixtures: `settings` → `manager` → `sandbox`; and `cli`, the real command line on those settings."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Cli:
     """The command line, as a process of its own, on one installation's directories."""
 
     settings: Settings
-    argv: tuple[str, ...] = (sys.executable, "-m", "gloveport")
+    argv: tuple[str, ...] = (sys.executable, "-c", "from gloveport.cli import main; main()")
     env: Mapping[str, str] = field(default_factory=lambda: {"PATH": os.environ["PATH"], "HOME": "/nonexistent"})
 
     @property
@@ -76,15 +76,15 @@ class Cli:
             "GLOVEPORT_IDLE_SECONDS": str(self.settings.idle_seconds),
         }
 
-    def __call__(self, *words: str | bytes, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    def __call__(self, *words: str | bytes, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """Run one command to its end."""
         return subprocess.run(
-            [*self.argv, *words], input=input, capture_output=True, env=self.environment, timeout=PATIENCE, check=False
+            [*self.argv, *words], input=given, capture_output=True, env=self.environment, timeout=PATIENCE, check=False
         )
 
-    def ok(self, *words: str | bytes, input: bytes = b"") -> str:
+    def ok(self, *words: str | bytes, given: bytes = b"") -> str:
         """Run one command that must succeed; what it printed."""
-        done = self(*words, input=input)
+        done = self(*words, given=given)
         assert done.returncode == 0, (words, done)
         return done.stdout.decode()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -58,8 +59,9 @@ def main(target: str) -> None:
         subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     say("installing the locked dependencies (about 120 MB the first time: the Claude Code CLI is in it)")
     pip(python, "install", "--quiet", "--require-hashes", "--only-binary", ":all:", "-r", str(LOCK))
-    if not (shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")):
-        say("no C compiler here: installing ziglang to compile guestd")
+    sys.path.insert(0, str(ROOT / "build_backend"))
+    if importlib.import_module("guest_programs").find_compiler(zig=False) is None:
+        say("no C compiler that links statically here: installing ziglang to compile guestd")
         pip(python, "install", "--quiet", "--require-hashes", "--only-binary", ":all:", "-r", str(COMPILER_LOCK))
     say("compiling guestd and installing gloveport")
     os.environ["PATH"] = f"{environment / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"

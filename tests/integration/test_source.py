@@ -615,6 +615,16 @@ async def test_a_git_inside_a_repository_is_never_run(
     assert not trap.sprung
 
 
+async def test_a_directory_on_the_path_that_cannot_be_read_is_passed_over(
+    prepare: Prepare, upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "locked/bin").mkdir(parents=True)
+    (tmp_path / "locked").chmod(0o000)
+    monkeypatch.setenv("PATH", f"{tmp_path}/locked/bin:{os.environ['PATH']}")
+    assert (await prepare(upstream.path, "v1")).commit == upstream.first
+    (tmp_path / "locked").chmod(0o700)
+
+
 async def test_git_sees_none_of_the_secrets_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-secret")
     monkeypatch.setenv("GIT_DIR", "/elsewhere")

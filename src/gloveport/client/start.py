@@ -112,7 +112,7 @@ def _starting(state: Path) -> Iterator[None]:
 
 
 def _start(settings: Settings) -> None:
-    """Start a runner that outlives this process; returns once it listens. It says on stdout that it does, or why not."""
+    """Start a runner that outlives this process; returns once it says that it listens."""
     log = make_private(settings.data) / "runner.log"
     with _opened(log) as written:
         runner = subprocess.Popen(

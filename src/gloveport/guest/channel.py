@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import signal
@@ -77,12 +78,7 @@ class Channel:
         """Take frames until the stream ends; then every process of it is told."""
         reason = "guestd closed its stream"
         try:
-            while True:
-                data = await self._receive()
-                if not data:
-                    break
-                for frame in self._decoder.feed(data):
-                    self._take(frame)
+            await self._take_all()
         except BackendUnavailable as error:
             reason = error.message
         except OSError as error:
@@ -150,13 +146,31 @@ class Channel:
                 except (OSError, anyio.ClosedResourceError) as error:
                     raise self._gone() from error
 
-    async def _receive(self) -> bytes:
-        while True:
-            try:
-                await anyio.wait_readable(self._socket)
-                return self._socket.recv(READ_SIZE)
-            except BlockingIOError:
-                continue
+    async def _take_all(self) -> None:
+        """Take frames until the stream ends."""
+        # The loop calls back: waiting for each piece anew would cost every exec some more turns of the loop.
+        loop = asyncio.get_running_loop()
+        end = loop.create_future()
+        loop.add_reader(self._socket, self._take_some, end)
+        try:
+            await end
+        finally:
+            loop.remove_reader(self._socket)
+
+    def _take_some(self, end: asyncio.Future[None]) -> None:
+        if end.done():
+            return
+        try:
+            data = self._socket.recv(READ_SIZE)
+            for frame in self._decoder.feed(data):
+                self._take(frame)
+        except BlockingIOError:
+            return
+        except Exception as error:  # noqa: BLE001 - `run` tells them apart
+            end.set_exception(error)
+        else:
+            if not data:
+                end.set_result(None)
 
     def close(self) -> None:
         """Shut our side: guestd kills everything and exits, which ends `run`. Idempotent."""
@@ -221,7 +235,7 @@ class GuestProcess:
         self._taken = 0
         self._input_credit = INPUT_WINDOW
         self._input_open = True
-        self._changed = anyio.Event()
+        self._changed: anyio.Event | None = None
         self._began = time.monotonic()
         self._disk_full = False
 
@@ -370,11 +384,14 @@ class GuestProcess:
         )
 
     async def _wait_change(self) -> None:
+        if self._changed is None:
+            self._changed = anyio.Event()
         await self._changed.wait()
 
     def _notify(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     def _violation(self, what: str) -> BackendUnavailable:
         return BackendUnavailable(f"guestd {what}", hint="make a new sandbox: this one cannot be trusted")

@@ -68,7 +68,7 @@ def find_git() -> Path:
     """The git binary: the first on `PATH` outside any repository, because one inside could be anybody's."""
     for directory in _search_path():
         candidate = Path(directory) / "git"
-        if candidate.is_file() and os.access(candidate, os.X_OK):
+        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
             return candidate
     raise BackendUnavailable("git is not installed on this host", hint="install it: apt-get install git")
 
@@ -167,8 +167,10 @@ def _search_path() -> list[str]:
 
 
 def _in_repository(directory: Path) -> bool:
+    """Places that this user may not look into (another's home on `PATH`) count as outside: nothing is found there."""
     ways = {directory, directory.resolve()}
-    return any((place / ".git").exists() for way in ways for place in (way, *way.parents) if place != Path("/"))
+    places = {place for way in ways for place in (way, *way.parents)} - {Path("/")}
+    return any(os.path.lexists(place / ".git") for place in places)
 
 
 def _telling_line(said: str) -> str:

@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import anyio
 import anyio.abc
@@ -54,6 +54,8 @@ class LiveSandbox:
     state: SandboxState = SandboxState.CREATING
     reason: str = ""
     watch: Watch | None = None
+    ending: anyio.Lock = field(default_factory=anyio.Lock)
+    """The end of its wall time and a `delete` may come together."""
 
     def lost(self, reason: str) -> None:
         """Guestd is gone without having been asked to go."""
@@ -69,15 +71,16 @@ class LiveSandbox:
 
     async def end(self) -> None:
         """Close guestd's stream, wait until every process is gone, remove the control group. Idempotent, bounded."""
-        if self.state is SandboxState.RUNNING:
-            self.state = SandboxState.STOPPED
-        if self.watch is not None:
-            self.watch.cancel()
-        if self.channel.lost is None:
-            self.channel.close()
-        await self.launched.reap(self.first_process)
-        if self.cgroup is not None:
-            self.cgroup.remove()
+        async with self.ending:
+            if self.state is SandboxState.RUNNING:
+                self.state = SandboxState.STOPPED
+            if self.watch is not None:
+                self.watch.cancel()
+            if self.channel.lost is None:
+                self.channel.close()
+            await self.launched.reap(self.first_process)
+            if self.cgroup is not None:
+                self.cgroup.remove()
 
 
 def encode_env(env: Mapping[str, str]) -> tuple[bytes, ...]:

@@ -6,7 +6,7 @@ set -eu
 
 has() { [ -e "$1" ]; }
 mentions() { [ -f "$2" ] && grep -qE "$1" "$2"; }
-python=$(command -v python3 || command -v python || echo python3)
+if command -v python3 >/dev/null; then python=python3; else python=python; fi
 
 changed_files() {
     git diff --name-only HEAD 2>/dev/null || true

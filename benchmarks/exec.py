@@ -1,0 +1,62 @@
+"""exec `/bin/true`: through the library against a spawn in the same loop, through the CLI against bare Python."""
+
+from __future__ import annotations
+
+import sys
+import time
+from functools import partial
+
+import anyio.to_thread
+
+from benchmarks.measure import Effort, Result, Sample, compare, interleave, spawn
+from benchmarks.place import cli_command, cli_environment, installation, runner
+from gloveport.client import connect, encode
+from gloveport.model import Spec
+from gloveport.sandbox import Sandbox
+from gloveport.settings import Settings
+
+__all__ = ["SPAWN", "measure_cli", "measure_library"]
+
+LIBRARY_BOUND = 1.2
+CLI_BOUND = 3.0
+SPAWN = "asyncio spawn of /bin/true"
+PYTHON = "python -c 'import asyncio'"
+
+
+async def measure_library(effort: Effort) -> list[Result]:
+    """`Sandbox.exec`, recorded and with its output taken, against `asyncio.create_subprocess_exec` and `wait`."""
+    with installation() as settings:
+        async with Sandbox.create(settings=settings) as sandbox:
+
+            async def ours() -> float:
+                began = time.perf_counter()
+                result = await sandbox.exec(("/bin/true",))
+                took = time.perf_counter() - began
+                if not result.ok:
+                    raise RuntimeError(f"/bin/true in the sandbox: {result.exit}")
+                return took
+
+            samples: dict[str, Sample] = {"ours": ours, "spawn": partial(spawn, "/bin/true")}
+            seconds = await interleave(samples, rounds=effort.fast, warmup=effort.warmup)
+    name = "exec /bin/true, library"
+    return [compare(name, seconds["ours"], seconds["spawn"], against=SPAWN, bound=LIBRARY_BOUND)]
+
+
+async def measure_cli(effort: Effort) -> list[Result]:
+    """`gloveport exec ID -- /bin/true` as a whole process, the runner being up, against an interpreter and asyncio."""
+    with installation() as settings, runner(settings):
+        sandbox = await anyio.to_thread.run_sync(create_by_runner, settings)
+        env = cli_environment(settings)
+        samples: dict[str, Sample] = {
+            "ours": partial(spawn, *cli_command(), "exec", sandbox, "--", "/bin/true", env=env, quiet=True),
+            "python": partial(spawn, sys.executable, "-c", "import asyncio", env=env, quiet=True),
+        }
+        seconds = await interleave(samples, rounds=effort.slow, warmup=effort.warmup)
+    name = "exec /bin/true, command line, whole process"
+    return [compare(name, seconds["ours"], seconds["python"], against=PYTHON, bound=CLI_BOUND)]
+
+
+def create_by_runner(settings: Settings) -> str:
+    """Have the runner make an empty sandbox; its id."""
+    with connect(settings) as connection:
+        return str(connection.call("create", spec=encode(Spec()))["status"]["ref"]["id"])

@@ -1,0 +1,219 @@
+"""The agent service: a Claude session whose command line sits in a jail and whose tools work in a sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+from claude_agent_sdk import ClaudeSDKClient, ClaudeSDKError
+
+from gloveport.agents.events import EventReader
+from gloveport.agents.guard import Guard
+from gloveport.agents.jail import Jail, JailSpec, find_cli, open_jail
+from gloveport.agents.model_proxy import Credential, ModelCall, ModelProxySpec, serve_model_proxy
+from gloveport.agents.recipe import CLI_VARIABLES, CONFIG_HOME, build_recipe, cli_arguments
+from gloveport.agents.rooms import open_room
+from gloveport.agents.skillset import Skill, install_skills, repository_skills, shipped_skills
+from gloveport.agents.transcripts import TranscriptStore
+from gloveport.agents.transport import JailTransport
+from gloveport.backends import make_backend
+from gloveport.errors import BackendUnavailable, Unauthenticated
+from gloveport.model import EventKind, SessionEnded, SessionEvent, Task, new_id
+from gloveport.sandbox import Recorder, Sandbox
+from gloveport.settings import Settings
+from gloveport.store import Trail
+from gloveport.tools.claude import open_claude_tools
+
+__all__ = ["AgentSpec", "ClaudeAgent", "ClaudeAgents", "open_claude_agent"]
+
+_SESSION_SECONDS = 24 * 3600.0
+_PROJECT = "-workspace"
+"""What the command line calls the project in its working directory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSpec:
+    """The declarative request for one agent session."""
+
+    model: str | None = None
+    """`None` leaves it to Claude Code."""
+    max_turns: int = 50
+    """Model requests that answer one prompt."""
+    max_cost: float | None = None
+    """US dollars of the whole session, by Claude Code's prices. One request may pass it."""
+    resume: str | None = None
+    """The id of the session to go on with."""
+    trust_repository_skills: bool = False
+    """Offer the repository's own `.claude/skills`, as validated copies; one named like a shipped skill replaces it."""
+    seconds: float = _SESSION_SECONDS
+    """Wall time of the session."""
+
+
+class ClaudeAgent:
+    """One conversation. Prompts are answered one after another; the session's id is in every `SessionEnded`."""
+
+    def __init__(self, client: ClaudeSDKClient, guard: Guard) -> None:
+        self._client = client
+        self._guard = guard
+
+    async def converse(self, prompt: str) -> AsyncIterator[SessionEvent]:
+        """Work on `prompt`; the last event is `SessionEnded`, whatever the model or a limit did.
+
+        `BackendUnavailable` when the command line itself fails. Leave early with `interrupt`.
+        """
+        reader = EventReader(self._guard)
+        try:
+            await self._client.query(prompt)
+            async for message in self._client.receive_response():
+                for event in reader.read(message):
+                    yield event
+                    if isinstance(event, SessionEnded):
+                        return
+        except ClaudeSDKError as error:
+            raise _failed(error) from error
+        raise BackendUnavailable(
+            "the agent's command line ended before its answer did", hint="resume the session, or start a new one"
+        )
+
+    async def interrupt(self) -> None:
+        """Stop working: the request to the model is dropped and the running command killed, with all it started.
+
+        `converse` then ends with `SessionEnd.INTERRUPTED`, and the next prompt may follow.
+        """
+        try:
+            await self._client.interrupt()
+        except ClaudeSDKError as error:
+            raise _failed(error) from error
+
+
+@asynccontextmanager
+async def open_claude_agent(
+    spec: AgentSpec, sandbox: Sandbox, trail: Trail, *, settings: Settings, upstream: ModelProxySpec
+) -> AsyncIterator[ClaudeAgent]:
+    """An agent that works in `sandbox`. Leaving the scope ends its session; the sandbox stays.
+
+    `upstream` says where its model is, with which credential and budget. What the jail does and every call of the model
+    is written to `trail`. Raises `BackendUnavailable` and `Unsupported` where this host has no jail to offer,
+    `InvalidRequest` and `NotFound` for a session that cannot be resumed.
+    """
+    transcripts = TranscriptStore(settings.data / "sessions")
+    history = transcripts.read(spec.resume) if spec.resume is not None else None
+    skills, refused = await _choose_skills(spec, sandbox)
+    for reason in refused:
+        trail.append(EventKind.DECISION, {"sandbox": sandbox.id, "verdict": "deny", "reason": reason})
+    guard = Guard(skill.name for skill in skills)
+    async with AsyncExitStack() as stack:
+        room = stack.enter_context(open_room(settings.state))
+        await stack.enter_async_context(
+            serve_model_proxy(room.socket, upstream, on_call=lambda call: _record(trail, sandbox.id, call))
+        )
+        room.open_socket()
+        jail = await stack.enter_async_context(_jail(spec, settings, trail, room.socket))
+        await install_skills(sandbox.files, skills)
+        await install_skills(jail.files, skills)
+        if history is not None:
+            await jail.files.write(f"{CONFIG_HOME}/projects/{_PROJECT}/{spec.resume}.jsonl", history, mode=0o600)
+        tools = await stack.enter_async_context(open_claude_tools(sandbox))
+        recipe = build_recipe(
+            tools.call,
+            guard,
+            skills=[skill.name for skill in skills],
+            model=spec.model,
+            max_turns=spec.max_turns,
+            max_cost=spec.max_cost,
+            resume=spec.resume,
+            transcripts=transcripts,
+        )
+        transport = JailTransport(lambda: jail.start(cli_arguments(recipe)))
+        client = ClaudeSDKClient(recipe, transport)
+        try:
+            await client.connect()
+        except ClaudeSDKError as error:
+            raise _failed(error) from error
+        stack.push_async_callback(_disconnect, client)
+        yield ClaudeAgent(client, guard)
+
+
+class ClaudeAgents:
+    """Makes agents for tasks (the `make_agent` of a job). One credential for all; each has its own proxy and jail."""
+
+    def __init__(self, settings: Settings, upstream: ModelProxySpec | None = None) -> None:
+        """`upstream` is what `settings` says unless given; `Unauthenticated` when that has no credential."""
+        self._settings = settings
+        self._upstream = upstream or _upstream(settings)
+
+    @asynccontextmanager
+    async def __call__(self, task: Task, sandbox: Sandbox, trail: Trail) -> AsyncIterator[ClaudeAgent]:
+        """An agent for `task`, for the scope's duration."""
+        spec = AgentSpec(
+            model=task.model or self._settings.model,
+            max_turns=task.max_turns,
+            max_cost=task.max_cost,
+            trust_repository_skills=task.trust_repository_skills,
+        )
+        async with open_claude_agent(spec, sandbox, trail, settings=self._settings, upstream=self._upstream) as agent:
+            yield agent
+
+
+@asynccontextmanager
+async def _jail(spec: AgentSpec, settings: Settings, trail: Trail, socket: Path) -> AsyncIterator[Jail]:
+    asked = JailSpec(id=f"agent-{new_id()}", cli=find_cli(), socket=socket, seconds=spec.seconds, env=CLI_VARIABLES)
+    async with (
+        make_backend("bubblewrap", settings.state) as backend,
+        open_jail(asked, Recorder(backend, trail)) as jail,
+    ):
+        yield jail
+
+
+async def _choose_skills(spec: AgentSpec, sandbox: Sandbox) -> tuple[Sequence[Skill], Sequence[str]]:
+    chosen = {skill.name: skill for skill in shipped_skills()}
+    refused: Sequence[str] = ()
+    if spec.trust_repository_skills:
+        own, refused = await repository_skills(sandbox.files)
+        chosen |= {skill.name: skill for skill in own}
+    return tuple(chosen.values()), refused
+
+
+async def _disconnect(client: ClaudeSDKClient) -> None:
+    with anyio.CancelScope(shield=True):
+        await client.disconnect()
+
+
+def _upstream(settings: Settings) -> ModelProxySpec:
+    if settings.api_key is not None:
+        credential = Credential.api_key(settings.api_key)
+    elif settings.auth_token is not None:
+        credential = Credential.auth_token(settings.auth_token)
+    else:
+        raise Unauthenticated(
+            "there is no credential for the model", hint="set ANTHROPIC_API_KEY (or ANTHROPIC_AUTH_TOKEN for a gateway)"
+        )
+    return ModelProxySpec(upstream=settings.upstream, credential=credential)
+
+
+def _record(trail: Trail, sandbox: str, call: ModelCall) -> None:
+    usage = call.usage
+    trail.append(
+        EventKind.MODEL_CALLED,
+        {
+            "sandbox": sandbox,
+            "path": call.path,
+            "model": call.model,
+            "status": call.status,
+            "refusal": call.refusal,
+            "input_tokens": usage.total - usage.output if usage else None,
+            "output_tokens": usage.output if usage else None,
+            "duration": round(call.duration, 6),
+            "request_bytes": call.request_bytes,
+            "response_bytes": call.response_bytes,
+        },
+    )
+
+
+def _failed(error: ClaudeSDKError) -> BackendUnavailable:
+    return BackendUnavailable(
+        f"the agent's command line failed: {error}", hint="try again; the session can be resumed if it has an id"
+    )

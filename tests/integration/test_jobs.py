@@ -1,0 +1,252 @@
+"""One run of one task: what the run directory holds, however the run ends.
+
+The agent is a stand-in here, a few lines that use the sandbox as an agent would; the sandbox, the tests and the patch are real.
+The real agent is driven in `test_agent_service.py` and by the demo.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import anyio
+import pytest
+
+from gloveport.errors import BackendUnavailable, NotFound
+from gloveport.jobs import RunDirectory, find_run, list_runs, make_run_directory, run_task
+from gloveport.model import (
+    EndReason,
+    Event,
+    EventKind,
+    Limits,
+    RunState,
+    SessionEnd,
+    SessionEnded,
+    SessionEvent,
+    Source,
+    Spec,
+    Task,
+    ToolCalled,
+    ToolReturned,
+    TurnTaken,
+    Usage,
+    new_id,
+)
+from gloveport.sandbox import Manager, Sandbox, shell_request
+from gloveport.settings import Settings
+from gloveport.store import Redactor, Trail, read_trail, verify_trail
+
+pytestmark = pytest.mark.anyio
+
+Work = Callable[[Sandbox], Awaitable[SessionEnd]]
+KEY = "sk-test-not-a-real-key-0123456789"
+
+
+@pytest.fixture
+def repository(place: Path) -> Path:
+    path = place / "repository"
+    path.mkdir()
+    (path / "calc.py").write_text("def add(a, b):\n    return a - b\n")
+    (path / "test_calc.py").write_text(
+        "import unittest, calc\nclass T(unittest.TestCase):\n    def test_add(self):\n"
+        "        self.assertEqual(calc.add(2, 2), 4)\n"
+    )
+    for words in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "x"]):
+        subprocess.run(["git", *words], cwd=path, check=True)
+    return path
+
+
+def agent_that(work: Work):
+    """An agent that does `work` with the sandbox, and says so as an agent would."""
+
+    class StandIn:
+        def __init__(self, sandbox: Sandbox) -> None:
+            self.sandbox = sandbox
+
+        async def converse(self, prompt: str) -> AsyncIterator[SessionEvent]:
+            assert prompt
+            yield TurnTaken(text=f"using {KEY}", tools=("Bash",), model="stand-in", input_tokens=3, output_tokens=4)
+            yield ToolCalled(call="1", name="Bash", input={"command": "work"})
+            end = await work(self.sandbox)
+            yield ToolReturned(call="1", name="Bash", text="done", duration=0.1)
+            usage = Usage(turns=1, input_tokens=3, output_tokens=4, cost=0.01)
+            yield SessionEnded(end=end, session="s", answer="I fixed it.", usage=usage, message="")
+
+    @asynccontextmanager
+    async def make(task: Task, sandbox: Sandbox, trail: Trail) -> AsyncIterator[StandIn]:
+        yield StandIn(sandbox)
+
+    return make
+
+
+async def fix(sandbox: Sandbox) -> SessionEnd:
+    await sandbox.files.write("calc.py", "def add(a, b):\n    return a + b\n")
+    return SessionEnd.DONE
+
+
+async def do_nothing(sandbox: Sandbox) -> SessionEnd:
+    return SessionEnd.DONE
+
+
+async def carry_out(
+    manager: Manager, settings: Settings, repository: Path, work: Work, **fields: object
+) -> tuple[RunDirectory, list[Event]]:
+    spec = fields.pop("spec", Spec(source=Source(repo=str(repository))))
+    task = Task(prompt="Fix add", spec=spec, test="python3 -m unittest", **fields)  # type: ignore[arg-type]
+    directory = make_run_directory(settings.data, new_id())
+    events: list[Event] = []
+    await run_task(
+        task,
+        manager=manager,
+        make_agent=agent_that(work),
+        directory=directory,
+        listener=events.append,
+        redactor=Redactor([KEY]),
+    )
+    return directory, events
+
+
+async def test_a_successful_run_leaves_patch_report_log_and_two_unbroken_trails(
+    manager: Manager, settings: Settings, repository: Path
+) -> None:
+    directory, events = await carry_out(manager, settings, repository, fix)
+    summary = directory.summary()
+    assert (summary.state, summary.reason, summary.test_status) == (RunState.SUCCEEDED, None, 0)
+    assert summary.changed == ("calc.py",)
+    assert summary.usage.cost == 0.01
+    assert summary.answer == "I fixed it."
+    assert b"+    return a + b" in directory.patch.read_bytes()
+    subprocess.run(["git", "apply", "--check", directory.patch], cwd=repository, check=True)
+    assert "OK" in directory.test_log.read_text()
+    assert ET.parse(directory.report).getroot().get("failures") == "0"
+    assert verify_trail(directory.trajectory) == len(events)
+    assert verify_trail(directory.audit) > 5
+    kinds = [event.kind for event in events]
+    assert kinds[0] is EventKind.RUN_STARTED
+    assert kinds[-1] is EventKind.RUN_ENDED
+    assert {EventKind.PROMPT, EventKind.TURN, EventKind.TOOL_CALLED, EventKind.FILE_WRITTEN, EventKind.CHANGES} <= set(kinds)
+    assert len({event.trace for event in events}) == 1
+    assert manager.count == 0
+
+
+async def test_the_repository_is_never_written(manager: Manager, settings: Settings, repository: Path) -> None:
+    before = {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()}
+    await carry_out(manager, settings, repository, fix)
+    assert {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()} == before
+
+
+async def test_secrets_are_in_no_file_of_the_run(manager: Manager, settings: Settings, repository: Path) -> None:
+    directory, _ = await carry_out(manager, settings, repository, fix)
+    assert not [path for path in directory.path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+
+
+async def test_the_audit_trail_holds_what_was_done_and_not_what_was_said(
+    manager: Manager, settings: Settings, repository: Path
+) -> None:
+    directory, _ = await carry_out(manager, settings, repository, fix)
+    kinds = {event.kind for event in read_trail(directory.audit)}
+    assert EventKind.EXEC_ENDED in kinds
+    assert EventKind.FILE_WRITTEN in kinds
+    assert not kinds & {EventKind.PROMPT, EventKind.TURN}
+
+
+async def test_failing_tests_fail_the_run_and_keep_the_patch(
+    manager: Manager, settings: Settings, repository: Path
+) -> None:
+    async def break_more(sandbox: Sandbox) -> SessionEnd:
+        await sandbox.files.write("calc.py", "def add(a, b):\n    return 0\n")
+        return SessionEnd.DONE
+
+    directory, _ = await carry_out(manager, settings, repository, break_more)
+    summary = directory.summary()
+    assert (summary.state, summary.reason, summary.test_status) == (RunState.FAILED, EndReason.TASK, 1)
+    assert directory.patch.read_bytes()
+    case = ET.parse(directory.report).getroot().find("./testsuite/testcase/failure")
+    assert case is not None
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        (SessionEnd.MAX_TURNS, EndReason.BUDGET),
+        (SessionEnd.MAX_COST, EndReason.BUDGET),
+        (SessionEnd.MODEL_ERROR, EndReason.BACKEND),
+    ],
+)
+async def test_a_session_cut_short_fails_the_run_with_its_reason(
+    manager: Manager, settings: Settings, repository: Path, end: SessionEnd, reason: EndReason
+) -> None:
+    async def cut(sandbox: Sandbox) -> SessionEnd:
+        await fix(sandbox)
+        return end
+
+    directory, _ = await carry_out(manager, settings, repository, cut)
+    assert (directory.summary().state, directory.summary().reason) == (RunState.FAILED, reason)
+    assert directory.patch.read_bytes()
+
+
+async def test_a_run_out_of_time_keeps_what_it_had(manager: Manager, settings: Settings, repository: Path) -> None:
+    async def dawdle(sandbox: Sandbox) -> SessionEnd:
+        await fix(sandbox)
+        await sandbox.exec(shell_request("sleep 1000", timeout=1.9))
+        await sandbox.exec(shell_request("sleep 1000", timeout=1.9))
+        return SessionEnd.DONE
+
+    spec = Spec(source=Source(repo=str(repository)), limits=Limits(sandbox_seconds=2, exec_seconds=2))
+    directory, _ = await carry_out(manager, settings, repository, dawdle, spec=spec)
+    assert (directory.summary().state, directory.summary().reason) == (RunState.FAILED, EndReason.TIMEOUT)
+    assert b"a + b" in directory.patch.read_bytes()
+
+
+async def test_cancelling_a_run_keeps_what_it_had(manager: Manager, settings: Settings, repository: Path) -> None:
+    at_work = anyio.Event()
+
+    async def never_end(sandbox: Sandbox) -> SessionEnd:
+        await fix(sandbox)
+        at_work.set()
+        await anyio.sleep_forever()
+        return SessionEnd.DONE
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(carry_out, manager, settings, repository, never_end)
+            await at_work.wait()
+            tasks.cancel_scope.cancel()
+    directory = find_run(settings.data, "last")
+    assert (directory.summary().state, directory.summary().reason) == (RunState.CANCELLED, EndReason.OPERATOR)
+    assert b"a + b" in directory.patch.read_bytes()
+    assert verify_trail(directory.trajectory) > 0
+    assert manager.count == 0
+
+
+async def test_a_repository_that_cannot_be_used_fails_the_run_before_anything_is_made(
+    manager: Manager, settings: Settings, place: Path
+) -> None:
+    directory, _ = await carry_out(manager, settings, place / "none", do_nothing)
+    summary = directory.summary()
+    assert (summary.state, summary.reason) == (RunState.FAILED, EndReason.BACKEND)
+    assert "none" in summary.message
+    assert await manager.statuses() == []
+
+
+async def test_an_agent_that_breaks_fails_the_run(manager: Manager, settings: Settings, repository: Path) -> None:
+    async def break_down(sandbox: Sandbox) -> SessionEnd:
+        raise BackendUnavailable("the model is gone", hint="try again")
+
+    directory, _ = await carry_out(manager, settings, repository, break_down)
+    assert (directory.summary().state, directory.summary().message) == (RunState.FAILED, "the model is gone")
+
+
+async def test_runs_are_listed_and_found_by_prefix(manager: Manager, settings: Settings, repository: Path) -> None:
+    one, _ = await carry_out(manager, settings, repository, fix)
+    two, _ = await carry_out(manager, settings, repository, do_nothing)
+    assert [run.id for run in list_runs(settings.data)] == [one.id, two.id]
+    assert find_run(settings.data, "last").id == two.id
+    assert find_run(settings.data, one.id[:-2]).id == one.id
+    with pytest.raises(NotFound):
+        find_run(settings.data, "nonsense")
+    assert json.loads((one.path / "run.json").read_text())["id"] == one.id

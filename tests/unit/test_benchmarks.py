@@ -1,0 +1,120 @@
+"""The parts of the benchmarks that decide: what a row says, when a bound is missed, and what the exit status is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from benchmarks import __main__ as program
+from benchmarks.measure import Effort, Result, compare, interleave, misses, percentile, size, table, unmeasured
+
+pytestmark = pytest.mark.anyio
+
+KEPT = Result(name="fast", value=1.19, bound=1.2)
+MISSED = Result(name="slow", value=1.21, bound=1.2)
+
+
+def giving(*answers: list[Result]) -> Callable[[Effort], Awaitable[list[Result]]]:
+    """A group whose measurements are these, one after the other."""
+    left = list(answers)
+
+    async def group(_effort: Effort) -> list[Result]:
+        return left.pop(0)
+
+    return group
+
+
+def test_a_ratio_is_of_the_medians_and_its_spread_is_of_the_rounds() -> None:
+    row = compare("ours", [0.002, 0.004, 0.100], [0.001, 0.002, 0.010], against="theirs", bound=3.0)
+    assert (row.value, row.subject_ms, row.baseline_ms, row.rounds) == (2.0, 4.0, 2.0, 3)
+    assert (row.low, row.high) == (2.0, 10.0)
+    assert not row.missed
+
+
+def test_a_percentile_is_one_of_the_values() -> None:
+    values = [float(number) for number in range(10, 0, -1)]
+    assert [percentile(values, share) for share in (0.0, 0.1, 0.5, 0.9, 1.0)] == [1.0, 1.0, 5.0, 9.0, 10.0]
+
+
+@pytest.mark.parametrize(
+    ("row", "missed"),
+    [
+        (Result(name="at the bound", value=3.0, bound=3.0), False),
+        (Result(name="over it", value=3.001, bound=3.0), True),
+        (Result(name="bounded but not measured", value=None, bound=3.0), True),
+        (Result(name="only informs", value=99.0), False),
+        (unmeasured("not here", "not installed"), False),
+        (size("memory", 3 * 2**20, bound=2.0, rounds=1, note=""), True),
+    ],
+    ids=lambda value: value.name if isinstance(value, Result) else "",
+)
+def test_a_bound_is_missed_when_it_is_passed_or_was_not_measured(row: Result, missed: bool) -> None:
+    assert row.missed is missed
+    assert (len(misses([row])) == 1) is missed
+
+
+def test_every_miss_is_named_with_what_it_was_and_may_be() -> None:
+    assert misses([KEPT, MISSED]) == ["slow: 1.21 x, at most 1.20 x"]
+
+
+def test_the_table_says_of_each_row_whether_its_bound_was_kept_and_why_one_is_empty() -> None:
+    lines = table([KEPT, MISSED, unmeasured("docker run", "not installed")]).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert "| kept " in lines[2]
+    assert "| MISSED " in lines[3]
+    assert lines[4].startswith("| docker run | - ")
+    assert "not installed" in lines[4]
+
+
+async def test_samples_are_interleaved_and_the_warm_up_is_not_counted() -> None:
+    taken: list[str] = []
+
+    def sample(name: str) -> Callable[[], Awaitable[float]]:
+        async def take() -> float:
+            taken.append(name)
+            return float(len(taken))
+
+        return take
+
+    seconds = await interleave({"a": sample("a"), "b": sample("b")}, rounds=2, warmup=1)
+    assert "".join(taken) == "abbaab"
+    assert seconds == {"a": [4.0, 5.0], "b": [3.0, 6.0]}
+
+
+async def test_what_missed_is_measured_once_more_and_the_second_measurement_counts() -> None:
+    groups = {"one": giving([MISSED], [KEPT]), "two": giving([KEPT])}
+    assert await program.measure_all(groups, program.QUICK) == [KEPT, KEPT]
+
+
+async def test_what_misses_twice_has_missed() -> None:
+    assert await program.measure_all({"one": giving([MISSED], [MISSED])}, program.QUICK) == [MISSED]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answers", "status"),
+    [
+        ([], [[KEPT]], 0),
+        ([], [[MISSED], [MISSED]], 1),
+        (["--quick"], [[MISSED]], 0),
+    ],
+    ids=["kept", "missed", "missed in a smoke test"],
+)
+def test_the_exit_status_says_whether_a_bound_was_missed(
+    arguments: list[str],
+    answers: list[list[Result]],
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(program, "GROUPS", {"one": giving(*answers)})
+    written = tmp_path / "results.json"
+    assert program.main([*arguments, "--json", str(written)]) == status
+    said = capsys.readouterr()
+    assert answers[-1][0].name in said.out
+    assert ("missed: slow: 1.21 x" in said.err) is (answers[-1] == [MISSED])
+    record = json.loads(written.read_text("utf-8"))
+    assert [(row["name"], row["missed"]) for row in record["results"]] == [(r.name, r.missed) for r in answers[-1]]
+    assert {"date", "kernel", "cpu", "cores", "load", "python", "versions"} <= record["machine"].keys()
