@@ -121,7 +121,7 @@ def test_an_unreadable_file_is_refused_by_name_with_a_next_step(tree: Path, tmp_
     (tree / "script").chmod(0o000)
     target = tmp_path / "copy"
     target.mkdir()
-    with pytest.raises(PermissionDenied, match="script|same-inode") as refused:
+    with pytest.raises(PermissionDenied, match=r"script|same-inode") as refused:
         copy_tree(tree, target)
     assert "chmod" in refused.value.hint
 

@@ -17,7 +17,7 @@ from claude_agent_sdk import (
     UserMessage,
 )
 
-from gloveport.agents.guard import Guard, plain_name
+from gloveport.agents.guard import Guard
 from gloveport.model import SessionEnd, SessionEnded, SessionEvent, ToolCalled, ToolReturned, TurnTaken, Usage
 
 __all__ = ["EventReader"]
@@ -44,8 +44,8 @@ class EventReader:
         self._streaming = False
         self._early: list[ToolResultBlock] = []
         self._open: dict[str, tuple[str, float]] = {}
-        self.answer = ""
-        """What the model said last."""
+        self._turns = 0
+        self._answer = ""
 
     def read(self, message: Message) -> Iterator[SessionEvent]:
         """The events that one more message makes."""
@@ -83,19 +83,19 @@ class EventReader:
         text, calls, early = "\n".join(self._text), self._calls, self._early
         self._text, self._calls, self._early = [], [], []
         if text or calls:
-            self.answer = text or self.answer
+            self._answer = text or self._answer
+            self._turns += 1
             yield TurnTaken(
                 text=text,
-                tools=tuple(plain_name(call.name) for call in calls),
+                tools=tuple(call.name for call in calls),
                 model=self._model,
                 input_tokens=_input(self._usage),
                 output_tokens=self._usage.get("output_tokens", 0),
             )
         for call in calls:
-            name = plain_name(call.name)
-            self._open[call.id] = (name, time.monotonic())
-            refused = self._guard.refusal(name, call.input)
-            yield ToolCalled(call=call.id, name=name, input=call.input, refused=refused)
+            self._open[call.id] = (call.name, time.monotonic())
+            refused = self._guard.refusal(call.name, call.input)
+            yield ToolCalled(call=call.id, name=call.name, input=call.input, refused=refused)
         for block in early:
             yield self._returned(block)
 
@@ -118,31 +118,30 @@ class EventReader:
         return SessionEnded(
             end=end,
             session=result.session_id,
-            answer=(result.result or "") if end is SessionEnd.DONE else self.answer,
+            answer=(result.result or "") if end is SessionEnd.DONE else self._answer,
             usage=Usage(
-                turns=result.num_turns,
+                turns=self._turns,
                 input_tokens=_input(counts),
                 output_tokens=counts.get("output_tokens", 0),
                 cost=result.total_cost_usd or 0.0,
             ),
-            message=_why(end, result),
+            message=self._why(end, result),
         )
 
-
-def _why(end: SessionEnd, result: ResultMessage) -> str:
-    match end:
-        case SessionEnd.DONE:
-            return ""
-        case SessionEnd.MAX_TURNS:
-            return f"the agent has used up its {result.num_turns - 1} turns"
-        case SessionEnd.MAX_COST:
-            return f"the agent has used up its budget: ${result.total_cost_usd or 0.0:.4f}"
-        case SessionEnd.INTERRUPTED:
-            return "interrupted"
-        case SessionEnd.MODEL_ERROR:
-            said = result.result or "; ".join(result.errors or ()) or result.subtype
-            status = f" (status {result.api_error_status})" if result.api_error_status else ""
-            return f"the model could not be asked{status}: {said}"
+    def _why(self, end: SessionEnd, result: ResultMessage) -> str:
+        match end:
+            case SessionEnd.DONE:
+                return ""
+            case SessionEnd.MAX_TURNS:
+                return f"the agent has used up its turns ({self._turns})"
+            case SessionEnd.MAX_COST:
+                return f"the agent has used up its budget (${result.total_cost_usd or 0.0:.4f} spent)"
+            case SessionEnd.INTERRUPTED:
+                return "interrupted"
+            case SessionEnd.MODEL_ERROR:
+                said = result.result or "; ".join(result.errors or ()) or result.subtype
+                status = f" (status {result.api_error_status})" if result.api_error_status else ""
+                return f"the model could not be asked{status}: {said}"
 
 
 def _counts(usage: Mapping[str, Any]) -> dict[str, int]:

@@ -9,7 +9,7 @@ from claude_agent_sdk import HookContext, HookInput, HookJSONOutput
 
 from gloveport.tools.claude import CLAUDE_TOOLS
 
-__all__ = ["SERVER", "SKILL_TOOL", "Guard", "plain_name"]
+__all__ = ["SERVER", "SKILL_TOOL", "Guard"]
 
 SERVER = "sandbox"
 """The name of the MCP server whose tools work in the sandbox."""
@@ -17,11 +17,6 @@ SKILL_TOOL = "Skill"
 """The one tool of the command line itself: it reads a skill's text, in the jail."""
 _PREFIX = f"mcp__{SERVER}__"
 _OUR_SERVER = {"name": SERVER, "source": "sdk"}
-
-
-def plain_name(tool: str) -> str:
-    """A tool's name as the model knows it."""
-    return tool.removeprefix(_PREFIX)
 
 
 class Guard:
@@ -46,12 +41,12 @@ class Guard:
     async def hook(self, call: HookInput, _id: str | None, _context: HookContext) -> HookJSONOutput:
         """The SDK's `PreToolUse` hook.
 
-        A built-in tool may have the plain name of one of ours: what tells them apart is the server that the command line
-        names for ours alone. Where it named none, everything would be refused.
+        A built-in tool may have the plain name of one of ours: what tells them apart is the server that the command
+        line names for ours alone. If it named none, everything would be refused.
         """
         if call["hook_event_name"] != "PreToolUse":
             return {}
-        name = plain_name(call["tool_name"])
+        name = call["tool_name"].removeprefix(_PREFIX)
         refusal = self.refusal(name, call["tool_input"])
         if not refusal and name != SKILL_TOOL and call.get("mcp_server") != _OUR_SERVER:
             refusal = f"{name!r} would not run in the sandbox"

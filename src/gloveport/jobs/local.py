@@ -178,7 +178,11 @@ class _Run:
                 for warning in patch.warnings:
                     self._trail.append(EventKind.DECISION, {"verdict": "allow", "warning": str(warning)})
             except (GloveportError, TimeoutError) as error:
-                self._end(RunState.FAILED, EndReason.BACKEND, f"the patch could not be collected: {error}")
+                lost = f"the patch could not be collected: {error}"
+                if self._summary.state is RunState.RUNNING:
+                    self._end(RunState.FAILED, EndReason.BACKEND, lost)
+                else:
+                    self._update(message=f"{self._summary.message}; {lost}")
             await self._manager.delete(sandbox.id)
         if self._summary.state is RunState.RUNNING:
             self._end(RunState.SUCCEEDED, None, "")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gloveport.backends.base import Backend, ChangeSet
-from gloveport.errors import InvalidRequest, NotFound
+from gloveport.errors import BackendUnavailable, InvalidRequest, NotFound
 from gloveport.model import Change, ExecRequest, ExecResult, Ref
 from gloveport.sandbox.finish import finish
 
@@ -59,14 +59,18 @@ class Git:
 
 
 async def keep_unignored(backend: Backend, ref: Ref, found: ChangeSet) -> ChangeSet:
-    """`found` without the paths that the workspace's Git ignores. Without git or a repository: `found`.
+    """`found` without the paths that the workspace's Git ignores.
 
+    All of `found` where nobody can be asked: without git, without a repository, in a sandbox that has ended.
     A hijacked guest can make git say anything here; then its changes are missing from the patch, which hurts nobody.
     """
     if not found.changes:
         return found
     paths = b"".join(os.fsencode(change.path) + b"\0" for change in found.changes)
-    done = await _git(backend, ref, ["check-ignore", "-z", "--stdin"], paths)
+    try:
+        done = await _git(backend, ref, ["check-ignore", "-z", "--stdin"], paths)
+    except BackendUnavailable:
+        return found
     if done.exit.status not in (0, _NONE_IGNORED):
         return found
     ignored = {os.fsdecode(path) for path in done.stdout.split(b"\0") if path}
