@@ -20,7 +20,6 @@ import anyio.to_thread
 from releases import AFTER, BEFORE, unpack
 from script import PROMPT, turns
 
-from gloveport.agents import TOOL_PREFIX
 from gloveport.testing import ScriptedModel, serve
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -99,7 +98,7 @@ def repair(repository: Path, toolchain: Path, model: Mapping[str, str]) -> None:
 
 
 async def repair_with_a_script(repository: Path, toolchain: Path) -> None:
-    async with serve(ScriptedModel.of(*turns(TOOL_PREFIX))) as endpoint:
+    async with serve(ScriptedModel.of(*turns())) as endpoint:
         model = {"ANTHROPIC_BASE_URL": endpoint.url, "ANTHROPIC_API_KEY": "scripted-no-key", "NO_PROXY": "127.0.0.1"}
         await anyio.to_thread.run_sync(repair, repository, toolchain, model)
 

@@ -19,11 +19,11 @@ _REPRODUCE = (
 _SMALLEST_TESTS = "python3 -m pytest -q -p no:cacheprovider -W ignore tests/test_base.py"
 
 
-def turns(prefix: str) -> tuple[Turn, ...]:
-    """The script; `prefix` stands before the names of the sandbox's tools."""
+def turns() -> tuple[Turn, ...]:
+    """The script."""
 
     def call(tool: str, **asked: object) -> ToolUse:
-        return ToolUse(f"{prefix}{tool}", asked)
+        return ToolUse(tool, asked)
 
     base = "/workspace/semantic_version/base.py"
     tests = "/workspace/tests/test_base.py"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gloveport.agents import claude_agent
+from gloveport.agents.service import ClaudeAgents
 from gloveport.jobs import Listener, make_run_directory, run_task
 from gloveport.model import RunSummary, Task, new_id
 from gloveport.sandbox import Manager
@@ -25,7 +25,7 @@ async def run_locally(task: Task, settings: Settings, listener: Listener) -> Run
         return await run_task(
             task,
             manager=manager,
-            make_agent=claude_agent(settings, directory.path / "session"),
+            make_agent=ClaudeAgents(settings),
             directory=directory,
             listener=listener,
             redactor=redactor,

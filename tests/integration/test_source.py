@@ -443,9 +443,8 @@ async def test_a_password_is_used_and_shown_nowhere(
 
 
 async def test_a_failed_fetch_says_what_git_said(prepare: Prepare, upstream: Upstream) -> None:
-    with serve_git(upstream.path.parent) as address:
-        with pytest.raises(BackendUnavailable, match="not found") as refused:
-            await prepare(f"http://{address}/nothing/.git")
+    with serve_git(upstream.path.parent) as address, pytest.raises(BackendUnavailable, match="not found") as refused:
+        await prepare(f"http://{address}/nothing/.git")
     assert refused.value.hint
     with pytest.raises(BackendUnavailable, match="onnect"):
         await prepare(f"http://{address}/upstream/.git")
@@ -528,7 +527,8 @@ def rig(upstream: Upstream, trap: Trap) -> None:
             f"[core]\n\tfsmonitor = {trap.program}\n\tsshCommand = {trap.program}\n\taskPass = {trap.program}\n"
             f"\tgitProxy = {trap.program}\n\talternateRefsCommand = {trap.program}\n\tpager = {trap.program}\n"
             f'[filter "evil"]\n\tclean = {trap.program}\n\tsmudge = {trap.program}\n\tprocess = {trap.program}\n'
-            f'[diff "evil"]\n\tcommand = {trap.program}\n\ttextconv = {trap.program}\n[diff]\n\texternal = {trap.program}\n'
+            f'[diff "evil"]\n\tcommand = {trap.program}\n\ttextconv = {trap.program}\n'
+            f"[diff]\n\texternal = {trap.program}\n"
             f"[uploadpack]\n\tpackObjectsHook = {trap.program}\n[credential]\n\thelper = !{trap.program}\n"
             f'[remote "origin"]\n\turl = ext::{trap.program}\n\tuploadpack = {trap.program}\n\tpromisor = true\n'
             f"[gpg]\n\tprogram = {trap.program}\n[extensions]\n\tpartialClone = origin\n"
