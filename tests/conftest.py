@@ -18,7 +18,7 @@ from gloveport.model import Spec
 from gloveport.sandbox import Manager, Sandbox
 from gloveport.settings import Settings
 
-PATIENCE = 120.0
+PATIENCE = 20.0
 """Seconds any one command or wait may take before a test gives up."""
 
 

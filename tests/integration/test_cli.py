@@ -285,6 +285,7 @@ def test_the_path_of_an_exec_imports_nothing_heavy(cli: Cli) -> None:
 
 def test_a_shell_is_a_terminal_that_follows_its_size_and_is_restored(cli: Cli, name: str) -> None:
     person = Person(cli, "shell", name, rows=33, columns=77)
+    person.read_until("$ ")
     person.type("stty size\r")
     person.read_until("33 77")
     person.resize(44, 99)
@@ -301,6 +302,7 @@ def test_a_shell_is_a_terminal_that_follows_its_size_and_is_restored(cli: Cli, n
 
 def test_a_terminal_is_restored_when_the_command_line_is_ended(cli: Cli, name: str) -> None:
     person = Person(cli, "shell", name)
+    person.read_until("$ ")
     person.type("echo re''ady\r")
     person.read_until("ready")
     person.process.send_signal(signal.SIGTERM)

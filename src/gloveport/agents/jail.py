@@ -15,11 +15,12 @@ from types import MappingProxyType
 import anyio
 import claude_agent_sdk
 
-from gloveport.backends import Backend, Process
+from gloveport.backends import Process
 from gloveport.errors import BackendUnavailable, NotFound
-from gloveport.model import GIB, WORKSPACE, Bind, ExecRequest, Limits, Plan, Ref, Spec
+from gloveport.model import GIB, Bind, ExecRequest, Limits, Plan, Spec
 from gloveport.policy import PlanInputs, compile_plan, survey
-from gloveport.sandbox import Files
+from gloveport.sandbox import Manager, Sandbox
+from gloveport.store import Trail
 
 __all__ = ["AGENT_HOME", "JAILED_CLI", "MODEL_SOCKET", "Jail", "JailSpec", "compile_jail", "find_cli", "open_jail"]
 
@@ -49,23 +50,15 @@ class JailSpec:
 class Jail:
     """A running jail."""
 
-    def __init__(self, spec: JailSpec, backend: Backend, ref: Ref) -> None:
-        self.files = Files(backend, ref)
+    def __init__(self, spec: JailSpec, sandbox: Sandbox) -> None:
+        self.files = sandbox.files
         self._spec = spec
-        self._backend = backend
-        self._ref = ref
+        self._sandbox = sandbox
 
     async def start(self, arguments: Sequence[str]) -> Process:
         """Start the command line, with its standard input open."""
-        return await self._backend.exec(
-            self._ref,
-            ExecRequest(
-                argv=(JAILED_CLI, *arguments),
-                cwd=WORKSPACE,
-                stdin=True,
-                timeout=self._spec.seconds,
-                output_bytes=_UNBOUNDED,
-            ),
+        return await self._sandbox.start(
+            ExecRequest(argv=(JAILED_CLI, *arguments), stdin=True, timeout=self._spec.seconds, output_bytes=_UNBOUNDED)
         )
 
 
@@ -97,11 +90,11 @@ def compile_jail(spec: JailSpec) -> Plan:
 
 
 @asynccontextmanager
-async def open_jail(spec: JailSpec, backend: Backend) -> AsyncIterator[Jail]:
-    """Make the jail; leaving the scope kills what runs in it and frees it."""
-    ref = await backend.create(compile_jail(spec))
+async def open_jail(spec: JailSpec, manager: Manager, trail: Trail) -> AsyncIterator[Jail]:
+    """Make the jail, recorded in `trail`; leaving the scope kills what runs in it and frees it."""
+    held = await manager.apply(compile_jail(spec), trail=trail)
     try:
-        yield Jail(spec, backend, ref)
+        yield Jail(spec, Sandbox(held))
     finally:
         with anyio.CancelScope(shield=True):
-            await backend.delete(ref)
+            await manager.delete(held.ref.id)

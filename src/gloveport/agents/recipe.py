@@ -21,7 +21,7 @@ from claude_agent_sdk._internal.transport.subprocess_cli import SubprocessCLITra
 
 from gloveport.agents.guard import SERVER, SKILL_TOOL, Guard
 from gloveport.agents.jail import AGENT_HOME, JAILED_CLI, MODEL_SOCKET
-from gloveport.agents.transcripts import TranscriptStore
+from gloveport.agents.session_files import SessionFiles
 from gloveport.agents.transport import LONGEST_MESSAGE
 from gloveport.model import WORKSPACE
 from gloveport.tools import Tool
@@ -82,7 +82,7 @@ def build_recipe(
     max_turns: int,
     max_cost: float | None,
     resume: str | None,
-    transcripts: TranscriptStore,
+    sessions: SessionFiles,
 ) -> ClaudeAgentOptions:
     """What the Agent SDK is told. `call` carries out tools; `max_cost` is in US dollars; `resume` is a session's id.
 
@@ -110,7 +110,7 @@ def build_recipe(
         max_turns=max_turns,
         max_budget_usd=max_cost,
         resume=resume,
-        session_store=cast("SessionStore", transcripts),  # the optional methods are left out
+        session_store=cast("SessionStore", sessions),  # the optional methods are left out
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,22 +12,21 @@ from claude_agent_sdk import ClaudeSDKClient, ClaudeSDKError
 
 from gloveport.agents.events import EventReader
 from gloveport.agents.guard import Guard
-from gloveport.agents.jail import Jail, JailSpec, find_cli, open_jail
+from gloveport.agents.jail import JailSpec, find_cli, open_jail
 from gloveport.agents.model_proxy import Credential, ModelCall, ModelProxySpec, serve_model_proxy
 from gloveport.agents.recipe import CLI_VARIABLES, CONFIG_HOME, build_recipe, cli_arguments
 from gloveport.agents.rooms import open_room
 from gloveport.agents.skillset import Skill, install_skills, repository_skills, shipped_skills
-from gloveport.agents.transcripts import TranscriptStore
+from gloveport.agents.session_files import SessionFiles
 from gloveport.agents.transport import JailTransport
-from gloveport.backends import make_backend
 from gloveport.errors import BackendUnavailable, Unauthenticated
 from gloveport.model import EventKind, SessionEnded, SessionEvent, Task, new_id
-from gloveport.sandbox import Recorder, Sandbox
+from gloveport.sandbox import Manager, Sandbox
 from gloveport.settings import Settings
 from gloveport.store import Trail
 from gloveport.tools.claude import open_claude_tools
 
-__all__ = ["AgentSpec", "ClaudeAgent", "ClaudeAgents", "open_claude_agent"]
+__all__ = ["AgentSpec", "ClaudeAgent", "MakeAgent", "claude_agent", "open_claude_agent"]
 
 _SESSION_SECONDS = 24 * 3600.0
 _PROJECT = "-workspace"
@@ -91,27 +90,36 @@ class ClaudeAgent:
 
 @asynccontextmanager
 async def open_claude_agent(
-    spec: AgentSpec, sandbox: Sandbox, trail: Trail, *, settings: Settings, upstream: ModelProxySpec
+    spec: AgentSpec,
+    sandbox: Sandbox,
+    trail: Trail,
+    *,
+    manager: Manager,
+    upstream: ModelProxySpec,
+    directory: Path,
 ) -> AsyncIterator[ClaudeAgent]:
     """An agent that works in `sandbox`. Leaving the scope ends its session; the sandbox stays.
 
-    `upstream` says where its model is, with which credential and budget. What the jail does and every call of the model
-    is written to `trail`. Raises `BackendUnavailable` and `Unsupported` where this host has no jail to offer,
+    `upstream` says where its model is, with which credential and budget; `directory` keeps what was said, for resuming.
+    What the jail does and every call of the model is written to `trail`. Raises `BackendUnavailable` and `Unsupported` where this host has no jail to offer,
     `InvalidRequest` and `NotFound` for a session that cannot be resumed.
     """
-    transcripts = TranscriptStore(settings.data / "sessions")
-    history = transcripts.read(spec.resume) if spec.resume is not None else None
+    sessions = SessionFiles(directory)
+    history = sessions.read(spec.resume) if spec.resume is not None else None
     skills, refused = await _choose_skills(spec, sandbox)
     for reason in refused:
         trail.append(EventKind.DECISION, {"sandbox": sandbox.id, "verdict": "deny", "reason": reason})
     guard = Guard(skill.name for skill in skills)
     async with AsyncExitStack() as stack:
-        room = stack.enter_context(open_room(settings.state))
+        room = stack.enter_context(open_room(manager.settings.state))
         await stack.enter_async_context(
             serve_model_proxy(room.socket, upstream, on_call=lambda call: _record(trail, sandbox.id, call))
         )
         room.open_socket()
-        jail = await stack.enter_async_context(_jail(spec, settings, trail, room.socket))
+        asked = JailSpec(
+            id=f"agent-{new_id()}", cli=find_cli(), socket=room.socket, seconds=spec.seconds, env=CLI_VARIABLES
+        )
+        jail = await stack.enter_async_context(open_jail(asked, manager, trail))
         await install_skills(sandbox.files, skills)
         await install_skills(jail.files, skills)
         if history is not None:
@@ -125,7 +133,7 @@ async def open_claude_agent(
             max_turns=spec.max_turns,
             max_cost=spec.max_cost,
             resume=spec.resume,
-            transcripts=transcripts,
+            sessions=sessions,
         )
         transport = JailTransport(lambda: jail.start(cli_arguments(recipe)))
         client = ClaudeSDKClient(recipe, transport)
@@ -137,35 +145,28 @@ async def open_claude_agent(
         yield ClaudeAgent(client, guard)
 
 
-class ClaudeAgents:
-    """Makes agents for tasks (the `make_agent` of a job). One credential for all; each has its own proxy and jail."""
+MakeAgent = Callable[[Task, Sandbox, Trail], AbstractAsyncContextManager[ClaudeAgent]]
 
-    def __init__(self, settings: Settings, upstream: ModelProxySpec | None = None) -> None:
-        """`upstream` is what `settings` says unless given; `Unauthenticated` when that has no credential."""
-        self._settings = settings
-        self._upstream = upstream or _upstream(settings)
 
-    @asynccontextmanager
-    async def __call__(self, task: Task, sandbox: Sandbox, trail: Trail) -> AsyncIterator[ClaudeAgent]:
-        """An agent for `task`, for the scope's duration."""
+def claude_agent(manager: Manager, directory: Path, upstream: ModelProxySpec | None = None) -> MakeAgent:
+    """What a job makes its agent with. `directory` keeps the sessions.
+
+    `upstream` is the model's endpoint and credential, those of `manager.settings` unless given; `Unauthenticated`
+    when there are none.
+    """
+    settings = manager.settings
+    endpoint = upstream or _upstream(settings)
+
+    def make(task: Task, sandbox: Sandbox, trail: Trail) -> AbstractAsyncContextManager[ClaudeAgent]:
         spec = AgentSpec(
-            model=task.model or self._settings.model,
+            model=task.model or settings.model,
             max_turns=task.max_turns,
             max_cost=task.max_cost,
             trust_repository_skills=task.trust_repository_skills,
         )
-        async with open_claude_agent(spec, sandbox, trail, settings=self._settings, upstream=self._upstream) as agent:
-            yield agent
+        return open_claude_agent(spec, sandbox, trail, manager=manager, upstream=endpoint, directory=directory)
 
-
-@asynccontextmanager
-async def _jail(spec: AgentSpec, settings: Settings, trail: Trail, socket: Path) -> AsyncIterator[Jail]:
-    asked = JailSpec(id=f"agent-{new_id()}", cli=find_cli(), socket=socket, seconds=spec.seconds, env=CLI_VARIABLES)
-    async with (
-        make_backend("bubblewrap", settings.state) as backend,
-        open_jail(asked, Recorder(backend, trail)) as jail,
-    ):
-        yield jail
+    return make
 
 
 async def _choose_skills(spec: AgentSpec, sandbox: Sandbox) -> tuple[Sequence[Skill], Sequence[str]]:

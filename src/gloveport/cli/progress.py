@@ -45,6 +45,7 @@ class LineProgress:
         self._began = time.monotonic()
         self._turns = 0
         self._tokens = 0
+        self._shown: dict[tuple[str, int], str] = {}
 
     def __call__(self, event: Event) -> None:
         """Print what the event says, if a person wants to see it."""
@@ -63,8 +64,11 @@ class LineProgress:
             case EventKind.TOOL_RETURNED:
                 mark, style = ("✗", "red") if data["is_error"] else ("✓", "green")
                 self._line("", f"{mark} {_one_line(data['text'])}", style, f"{data['duration']:.1f} s")
-            case EventKind.EXEC_ENDED if data.get("code") or data.get("signal") or data.get("error"):
-                self._line("", f"exit {_status(data)}", "yellow")
+            case EventKind.EXEC_STARTED:
+                self._shown[data["sandbox"], data["exec"]] = data.get("shown_as", "command")
+            case EventKind.EXEC_ENDED if self._shown.pop((data["sandbox"], data["exec"]), ""):
+                if data.get("code") != 0:
+                    self._line("", f"exit {_status(data)}", "yellow")
             case EventKind.DECISION:
                 self._line(data.get("verdict", ""), str(data.get("reason") or data.get("warning")), "red")
             case EventKind.RUN_ENDED:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import asdict
 from typing import Annotated
 
@@ -22,7 +21,6 @@ __all__ = ["RunArgument", "command", "print_summary"]
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run: its id, the first letters of it, or `last`.")]
 
-_SHELL = ("/bin/bash", "--norc", "--noprofile", "-c")
 _WIDTH = 100
 
 
@@ -70,8 +68,7 @@ def print_summary(directory: RunDirectory, console: Console) -> None:
 
 
 def _command_line(number: int, done: CommandRun) -> Text:
-    words = done.argv[len(_SHELL) :] if done.argv[: len(_SHELL)] == _SHELL else (shlex.join(done.argv),)
-    text = " ".join(plain(" ".join(words)).split())
+    text = " ".join(plain(done.text).split())
     shown = text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
     status = "?" if done.status is None else str(done.status)
     remark = f" ({plain(done.remark)})" if done.remark else ""

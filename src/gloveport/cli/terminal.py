@@ -47,11 +47,11 @@ def _raw(descriptor: int) -> Iterator[None]:
     """Every key goes through as a byte, until the scope is left: also when SIGTERM or SIGHUP ends it."""
     before = termios.tcgetattr(descriptor)
     handlers = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    tty.setraw(descriptor)
+    tty.setraw(descriptor, termios.TCSADRAIN)  # keeps what was typed ahead
     try:
         yield
     finally:
-        termios.tcsetattr(descriptor, termios.TCSAFLUSH, before)
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
         for number, handler in handlers.items():
             signal.signal(number, handler)
 

@@ -45,6 +45,8 @@ class ExecRequest:
     """Wall time in seconds; `None` is the sandbox's `exec_seconds`."""
     output_bytes: int | None = None
     """Bytes kept of each stream; `None` is the sandbox's `output_bytes`."""
+    shown_as: str | None = None
+    """How summaries show the command, where `argv` wraps it; empty hides it there. The trail always has `argv`."""
     builtin: bool = False
     """`argv` names one of guestd's own functions, such as `stat` (`docs/reference/guestd-protocol.md`)."""
 

@@ -68,7 +68,7 @@ async def keep_unignored(backend: Backend, ref: Ref, found: ChangeSet) -> Change
         return found
     paths = b"".join(os.fsencode(change.path) + b"\0" for change in found.changes)
     try:
-        done = await _git(backend, ref, ["check-ignore", "-z", "--stdin"], paths)
+        done = await _git(backend, ref, ["check-ignore", "-z", "--stdin"], paths, shown_as="")
     except BackendUnavailable:
         return found
     if done.exit.status not in (0, _NONE_IGNORED):
@@ -91,7 +91,9 @@ class _Kept:
         return self.whole.after(change)
 
 
-async def _git(backend: Backend, ref: Ref, arguments: Sequence[str], data: bytes | None) -> ExecResult:
-    request = ExecRequest(argv=("git", *arguments), env=_QUIET, stdin=data is not None)
+async def _git(
+    backend: Backend, ref: Ref, arguments: Sequence[str], data: bytes | None, shown_as: str | None = None
+) -> ExecResult:
+    request = ExecRequest(argv=("git", *arguments), env=_QUIET, stdin=data is not None, shown_as=shown_as)
     process = await backend.exec(ref, request)
     return await finish(process, data)

@@ -38,7 +38,8 @@ __all__ = ["Sandbox", "shell_request"]
 
 def shell_request(command: str, *, timeout: float | None = None, cwd: str = WORKSPACE) -> ExecRequest:
     """The exec of a shell command line: `bash -c`, without start-up files."""
-    return ExecRequest(argv=("/bin/bash", "--norc", "--noprofile", "-c", command), timeout=timeout, cwd=cwd)
+    argv = ("/bin/bash", "--norc", "--noprofile", "-c", command)
+    return ExecRequest(argv=argv, timeout=timeout, cwd=cwd, shown_as=command)
 
 
 class Sandbox:

@@ -88,10 +88,12 @@ class Manager:
 
     async def create(self, spec: Spec, *, trail: Trail | None = None) -> Held:
         """Make one sandbox. With `trail` its events join that trail; otherwise they get a file of their own."""
-        backend = self._backend(spec.backend)
-        plan = await self.plan(spec)
+        return await self.apply(await self.plan(spec), backend=spec.backend, trail=trail)
+
+    async def apply(self, plan: Plan, *, backend: str = "bubblewrap", trail: Trail | None = None) -> Held:
+        """Make the sandbox of a plan that was compiled elsewhere, such as the jail of an agent. `trail` as for `create`."""
         own = trail or self._trail(plan.sandbox)
-        recorder = Recorder(backend, own)
+        recorder = Recorder(self._backend(backend), own)
         try:
             ref = await recorder.create(plan)
         except BaseException:

@@ -74,8 +74,8 @@ class Recorder:
         self._execs += 1
         number = self._execs
         facts = {"sandbox": ref.id, "exec": number, "argv": list(request.argv), "cwd": request.cwd}
-        if request.builtin:
-            facts["builtin"] = True
+        if request.builtin or request.shown_as is not None:
+            facts["shown_as"] = request.shown_as or ""
         self._decide(decide_exec(request, self._limits), facts)
         self.trail.append(EventKind.EXEC_STARTED, facts)
         try:

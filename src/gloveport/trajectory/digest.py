@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,8 @@ __all__ = ["CommandRun", "Digest", "digest_events"]
 class CommandRun:
     """One command executed in the sandbox, and how it ended."""
 
-    argv: tuple[str, ...]
+    text: str
+    """The command as a person would type it."""
     status: int | None
     """As a shell would say it; `None` when no end was recorded."""
     duration: float
@@ -35,9 +37,9 @@ class Digest:
 
 
 def digest_events(events: Iterable[Event]) -> Digest:
-    """Read a trajectory once, in order. guestd's own functions (reading and writing files) are not commands."""
+    """Read a trajectory once, in order. What the platform runs for itself is not among the commands."""
     digest = Digest()
-    started: dict[int, tuple[str, ...]] = {}
+    started: dict[tuple[str, int], str] = {}
     for event in events:
         data = event.data
         if event.kind is EventKind.TURN:
@@ -46,17 +48,19 @@ def digest_events(events: Iterable[Event]) -> Digest:
             digest.tool_calls += 1
         elif event.kind is EventKind.DECISION and data.get("verdict") == "deny":
             digest.refused += 1
-        elif event.kind is EventKind.EXEC_STARTED and not data.get("builtin"):
-            started[data["exec"]] = tuple(data["argv"])
-        elif event.kind is EventKind.EXEC_ENDED and data["exec"] in started:
-            digest.commands.append(_command(started.pop(data["exec"]), data))
+        elif event.kind is EventKind.EXEC_STARTED:
+            started[data["sandbox"], data["exec"]] = data.get("shown_as", shlex.join(data["argv"]))
+        elif event.kind is EventKind.EXEC_ENDED:
+            text = started.pop((data["sandbox"], data["exec"]), "")
+            if text:
+                digest.commands.append(_command(text, data))
     digest.commands += [
-        CommandRun(argv=argv, status=None, duration=0.0, remark="no end recorded") for argv in started.values()
+        CommandRun(text=text, status=None, duration=0.0, remark="no end recorded") for text in started.values() if text
     ]
     return digest
 
 
-def _command(argv: tuple[str, ...], facts: Mapping[str, Any]) -> CommandRun:
+def _command(text: str, facts: Mapping[str, Any]) -> CommandRun:
     code, signum = facts.get("code"), facts.get("signal")
     remarks = [
         word
@@ -66,7 +70,7 @@ def _command(argv: tuple[str, ...], facts: Mapping[str, Any]) -> CommandRun:
     if "error" in facts:
         remarks.append(str(facts.get("message") or facts["error"]))
     return CommandRun(
-        argv=argv,
+        text=text,
         status=code if isinstance(code, int) else 128 + signum if isinstance(signum, int) else None,
         duration=float(facts.get("duration") or 0.0),
         remark=", ".join(remarks),

@@ -1,4 +1,4 @@
-"""Session transcripts on the host: written while a session goes on, so that it can be resumed in a new jail."""
+"""What was said in a session, kept on the host while it goes on, so that it can be resumed in another jail."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from claude_agent_sdk import SessionKey, SessionStoreEntry
 from gloveport.errors import InvalidRequest, NotFound
 from gloveport.store import make_private
 
-__all__ = ["TranscriptStore"]
+__all__ = ["SessionFiles"]
 
 _SESSION = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-class TranscriptStore:
+class SessionFiles:
     """One file of JSON lines a session, 0600, below a private directory: a `SessionStore` of the Agent SDK.
 
-    A transcript holds all that was said, secrets included if the model saw any: it is what resuming needs.
+    A file holds all that was said, unredacted: that is what resuming needs.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -45,13 +45,13 @@ class TranscriptStore:
         return [json.loads(line) for line in lines]
 
     def read(self, session: str) -> bytes:
-        """A session's transcript. `InvalidRequest` for what is no session id, `NotFound` for an unknown one."""
+        """A session's file. `InvalidRequest` for what is no session id, `NotFound` for an unknown one."""
         if not _SESSION.fullmatch(session):
             raise InvalidRequest(f"not a session id: {session!r}", hint="it is the `session` of an earlier run")
         try:
             return self._path(session).read_bytes()
         except FileNotFoundError as error:
-            raise NotFound(f"no session {session}", hint="its transcript is not on this machine") from error
+            raise NotFound(f"no session {session}", hint="what was said in it is not on this machine") from error
 
     def _path(self, session: str) -> Path:
         return self._directory / f"{session}.jsonl"
