@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -14,12 +15,64 @@ from pathlib import Path
 import anyio
 import pytest
 
+from gloveport.backends.bubblewrap.cgroups import Cgroups
+from gloveport.backends.bubblewrap.probe import probe_host
 from gloveport.model import Spec
 from gloveport.sandbox import Manager, Sandbox
 from gloveport.settings import Settings
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds any one command or wait may take before a test gives up."""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, with the reason printed, what this machine lacks; fail where `GLOVEPORT_REQUIRE` says it must be there."""
+    required = set(os.environ.get("GLOVEPORT_REQUIRE", "").split(","))
+    for marker in item.iter_markers("needs"):
+        for part in marker.args:
+            missing = PARTS[part]()
+            if missing and part in required:
+                pytest.fail(f"{part} is required here: {missing}")
+            elif missing:
+                pytest.skip(f"{part}: {missing}")
+
+
+def _lacks_bubblewrap() -> str:
+    probe = probe_host("bubblewrap", Cgroups(version=2, roots={}))
+    return "; ".join(finding.problem for finding in probe.findings if finding.fatal)
+
+
+def _lacks_agent() -> str:
+    return "" if importlib.util.find_spec("claude_agent_sdk") else "claude-agent-sdk is not installed"
+
+
+def _lacks_index() -> str:
+    demo = Path(__file__).parent.parent / ".demo"
+    if len(list(demo.glob("*.tar.gz"))) == 2:
+        return ""
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--dest",
+        tempfile.gettempdir(),
+        "iniconfig",
+    ]
+    done = subprocess.run(command, capture_output=True, check=False)
+    return "" if done.returncode == 0 else "no package index answers"
+
+
+PARTS = {
+    "agent": _lacks_agent,
+    "bubblewrap": _lacks_bubblewrap,
+    "git": lambda: "" if shutil.which("git") else "git is not installed",
+    "index": _lacks_index,
+    "root": lambda: "" if os.geteuid() == 0 else "only root can do this",
+}
+"""What a test may need → why this machine lacks it, or an empty text."""
 
 
 @pytest.fixture

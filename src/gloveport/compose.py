@@ -25,7 +25,7 @@ async def run_locally(task: Task, settings: Settings, listener: Listener) -> Run
         return await run_task(
             task,
             manager=manager,
-            make_agent=ClaudeAgents(settings),
+            make_agent=ClaudeAgents(manager, directory.path / "session"),
             directory=directory,
             listener=listener,
             redactor=redactor,

@@ -127,7 +127,7 @@ def test_cwd_and_variables(cli: Cli, name: str) -> None:
 
 
 def test_ctrl_c_reaches_the_command_first(cli: Cli, name: str) -> None:
-    process = cli.start("exec", name, "--", "sh", "-c", "trap 'echo caught; exit 3' INT; echo ready; read never")
+    process = cli.start("exec", name, "--", "sh", "-c", "trap 'echo caught; exit 3' INT; echo ready; sleep 1000")
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(signal.SIGINT)
@@ -150,13 +150,13 @@ def test_a_second_ctrl_c_ends_it_without_a_traceback(cli: Cli, name: str) -> Non
 
 
 def test_a_reader_that_stops_reading_ends_it_quietly(cli: Cli, name: str) -> None:
-    process = cli.start("exec", name, "--output", "1t", "--", "yes")
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"y\n"
-    process.stdout.close()
-    assert process.wait(PATIENCE) == 128 + signal.SIGPIPE
-    assert process.stderr is not None
-    assert process.stderr.read() == b""
+    with cli.start("exec", name, "--output", "1t", "--", "yes") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"y\n"
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait(PATIENCE) == 128 + signal.SIGPIPE
 
 
 def test_a_detached_server_is_reachable_by_a_second_exec(cli: Cli, name: str) -> None:

@@ -55,7 +55,11 @@ def repository(place: Path) -> Path:
         "import unittest, calc\nclass T(unittest.TestCase):\n    def test_add(self):\n"
         "        self.assertEqual(calc.add(2, 2), 4)\n"
     )
-    for words in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "x"]):
+    for words in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "x"],
+    ):
         subprocess.run(["git", *words], cwd=path, check=True)
     return path
 
@@ -128,7 +132,9 @@ async def test_a_successful_run_leaves_patch_report_log_and_two_unbroken_trails(
     kinds = [event.kind for event in events]
     assert kinds[0] is EventKind.RUN_STARTED
     assert kinds[-1] is EventKind.RUN_ENDED
-    assert {EventKind.PROMPT, EventKind.TURN, EventKind.TOOL_CALLED, EventKind.FILE_WRITTEN, EventKind.CHANGES} <= set(kinds)
+    assert {EventKind.PROMPT, EventKind.TURN, EventKind.TOOL_CALLED, EventKind.FILE_WRITTEN, EventKind.CHANGES} <= set(
+        kinds
+    )
     assert len({event.trace for event in events}) == 1
     assert manager.count == 0
 

@@ -124,9 +124,7 @@ async def test_its_socket_is_for_its_owner_only_and_is_gone_at_the_end(tmp_path:
         ("CONNECT", "/v1/messages"),
     ],
 )
-async def test_anything_but_messages_and_their_count_is_forbidden(
-    tmp_path: Path, method: str, path: str
-) -> None:
+async def test_anything_but_messages_and_their_count_is_forbidden(tmp_path: Path, method: str, path: str) -> None:
     async with (
         serve(ScriptedModel.of((Text("never"),))) as upstream,
         guest_of(ModelProxySpec(upstream=upstream.url, credential=CREDENTIAL), tmp_path) as guest,
@@ -445,9 +443,7 @@ async def test_a_redirect_is_neither_followed_nor_passed_on(tmp_path: Path) -> N
 
         with tcp_listener("127.0.0.1", 0) as listener:
             async with serve_app(redirect, listener):
-                spec = ModelProxySpec(
-                    upstream=f"http://127.0.0.1:{listener.getsockname()[1]}", credential=CREDENTIAL
-                )
+                spec = ModelProxySpec(upstream=f"http://127.0.0.1:{listener.getsockname()[1]}", credential=CREDENTIAL)
                 async with guest_of(spec, tmp_path) as guest:
                     response = await guest.post(ask())
     assert error_of(response)[0] == 502
@@ -495,9 +491,7 @@ async def test_the_real_command_line_works_through_the_socket_and_stops_at_once_
                 async with ClaudeSDKClient(kit) as session:
                     for prompt in ("How is it?", "And now?"):
                         await session.query(prompt)
-                        results += [
-                            m async for m in session.receive_response() if isinstance(m, ResultMessage)
-                        ]
+                        results += [m async for m in session.receive_response() if isinstance(m, ResultMessage)]
 
     answered, refused = results
     assert (answered.is_error, answered.result) == (False, "All is well.")

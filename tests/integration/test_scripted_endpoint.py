@@ -52,9 +52,7 @@ async def test_the_number_of_assistant_messages_chooses_the_turn_so_a_retry_hear
 
 async def test_a_streamed_turn_is_the_same_message_as_an_unstreamed_one() -> None:
     command = "printf '%s\n' 'quotes \" and \\ and 中文' " * 5
-    model = ScriptedModel.of(
-        (Text("I look first. " * 20), ToolUse("Bash", {"command": command}), ToolUse("Noop"))
-    )
+    model = ScriptedModel.of((Text("I look first. " * 20), ToolUse("Bash", {"command": command}), ToolUse("Noop")))
     async with serve(model) as endpoint:
         whole = (await post(endpoint.url, ask(USER))).json()
         streamed = await post(endpoint.url, ask(USER, stream=True))

@@ -93,9 +93,7 @@ async def test_a_turn_that_is_not_on_the_tape_is_a_400_that_names_lane_and_turn(
 
 
 @pytest.mark.parametrize("header", [{"x-api-key": KEY}, {"authorization": f"Bearer {KEY}"}])
-async def test_a_tape_holds_no_credential_even_when_the_model_says_it(
-    tmp_path: Path, header: dict[str, str]
-) -> None:
+async def test_a_tape_holds_no_credential_even_when_the_model_says_it(tmp_path: Path, header: dict[str, str]) -> None:
     path = tmp_path / "turns.tape"
 
     def leak(request: MessagesRequest) -> tuple[Text]:
@@ -204,9 +202,7 @@ async def test_a_session_of_the_real_command_line_replays_with_its_tools_run_aga
             mcp_servers={"desk": create_sdk_mcp_server("desk", tools=[note])},
             allowed_tools=["mcp__desk"],
         )
-        results = [
-            m.result async for m in query(prompt="Note it.", options=kit) if isinstance(m, ResultMessage)
-        ]
+        results = [m.result async for m in query(prompt="Note it.", options=kit) if isinstance(m, ResultMessage)]
         return results[-1]
 
     script = ScriptedModel.of((ToolUse("mcp__desk__note", {"text": "hello"}),), (Text("It is noted."),))

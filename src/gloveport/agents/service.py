@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,8 @@ from gloveport.agents.jail import JailSpec, find_cli, open_jail
 from gloveport.agents.model_proxy import Credential, ModelCall, ModelProxySpec, serve_model_proxy
 from gloveport.agents.recipe import CLI_VARIABLES, CONFIG_HOME, build_recipe, cli_arguments
 from gloveport.agents.rooms import open_room
-from gloveport.agents.skillset import Skill, install_skills, repository_skills, shipped_skills
 from gloveport.agents.session_files import SessionFiles
+from gloveport.agents.skillset import Skill, install_skills, repository_skills, shipped_skills
 from gloveport.agents.transport import JailTransport
 from gloveport.errors import BackendUnavailable, Unauthenticated
 from gloveport.model import EventKind, SessionEnded, SessionEvent, Task, new_id
@@ -26,7 +26,7 @@ from gloveport.settings import Settings
 from gloveport.store import Trail
 from gloveport.tools.claude import open_claude_tools
 
-__all__ = ["AgentSpec", "ClaudeAgent", "MakeAgent", "claude_agent", "open_claude_agent"]
+__all__ = ["AgentSpec", "ClaudeAgent", "ClaudeAgents", "open_claude_agent"]
 
 _SESSION_SECONDS = 24 * 3600.0
 _PROJECT = "-workspace"
@@ -98,11 +98,11 @@ async def open_claude_agent(
     upstream: ModelProxySpec,
     directory: Path,
 ) -> AsyncIterator[ClaudeAgent]:
-    """An agent that works in `sandbox`. Leaving the scope ends its session; the sandbox stays.
+    """An agent that works in `sandbox`. Leaving the scope ends the session; the sandbox stays.
 
-    `upstream` says where its model is, with which credential and budget; `directory` keeps what was said, for resuming.
-    What the jail does and every call of the model is written to `trail`. Raises `BackendUnavailable` and `Unsupported` where this host has no jail to offer,
-    `InvalidRequest` and `NotFound` for a session that cannot be resumed.
+    `upstream` says where its model is, with which credential and budget. `directory` keeps what is said, for resuming.
+    What the jail does and every call of the model is written to `trail`. Raises `BackendUnavailable` and `Unsupported`
+    where this host has no jail to offer, `InvalidRequest` and `NotFound` for a session that cannot be resumed.
     """
     sessions = SessionFiles(directory)
     history = sessions.read(spec.resume) if spec.resume is not None else None
@@ -145,28 +145,29 @@ async def open_claude_agent(
         yield ClaudeAgent(client, guard)
 
 
-MakeAgent = Callable[[Task, Sandbox, Trail], AbstractAsyncContextManager[ClaudeAgent]]
+class ClaudeAgents:
+    """Makes agents for tasks: the `make_agent` of a job. `directory` keeps their sessions.
 
-
-def claude_agent(manager: Manager, directory: Path, upstream: ModelProxySpec | None = None) -> MakeAgent:
-    """What a job makes its agent with. `directory` keeps the sessions.
-
-    `upstream` is the model's endpoint and credential, those of `manager.settings` unless given; `Unauthenticated`
+    `upstream` is the model's endpoint and credential, those of the manager's settings unless given; `Unauthenticated`
     when there are none.
     """
-    settings = manager.settings
-    endpoint = upstream or _upstream(settings)
 
-    def make(task: Task, sandbox: Sandbox, trail: Trail) -> AbstractAsyncContextManager[ClaudeAgent]:
+    def __init__(self, manager: Manager, directory: Path, upstream: ModelProxySpec | None = None) -> None:
+        self._manager = manager
+        self._directory = directory
+        self._upstream = upstream or _upstream(manager.settings)
+
+    def __call__(self, task: Task, sandbox: Sandbox, trail: Trail) -> AbstractAsyncContextManager[ClaudeAgent]:
+        """An agent for `task`, for the scope's duration."""
         spec = AgentSpec(
-            model=task.model or settings.model,
+            model=task.model or self._manager.settings.model,
             max_turns=task.max_turns,
             max_cost=task.max_cost,
             trust_repository_skills=task.trust_repository_skills,
         )
-        return open_claude_agent(spec, sandbox, trail, manager=manager, upstream=endpoint, directory=directory)
-
-    return make
+        return open_claude_agent(
+            spec, sandbox, trail, manager=self._manager, upstream=self._upstream, directory=self._directory
+        )
 
 
 async def _choose_skills(spec: AgentSpec, sandbox: Sandbox) -> tuple[Sequence[Skill], Sequence[str]]:

@@ -144,6 +144,11 @@ class ChangeSet(Protocol):
         """One entry a path, sorted."""
         ...
 
+    @property
+    def skipped(self) -> Sequence[str]:
+        """Paths that no patch can hold or the host cannot read: pipes, sockets, devices, unreadable files."""
+        ...
+
     def before(self, change: Change) -> bytes:
         """A file's first content, or a symbolic link's target."""
         ...

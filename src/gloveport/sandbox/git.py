@@ -84,6 +84,10 @@ class _Kept:
     changes: Sequence[Change]
     whole: ChangeSet
 
+    @property
+    def skipped(self) -> Sequence[str]:
+        return self.whole.skipped
+
     def before(self, change: Change) -> bytes:
         return self.whole.before(change)
 

@@ -91,7 +91,7 @@ class Manager:
         return await self.apply(await self.plan(spec), backend=spec.backend, trail=trail)
 
     async def apply(self, plan: Plan, *, backend: str = "bubblewrap", trail: Trail | None = None) -> Held:
-        """Make the sandbox of a plan that was compiled elsewhere, such as the jail of an agent. `trail` as for `create`."""
+        """Make the sandbox of a plan compiled elsewhere, such as the jail of an agent. `trail` as for `create`."""
         own = trail or self._trail(plan.sandbox)
         recorder = Recorder(self._backend(backend), own)
         try:

@@ -59,6 +59,8 @@ def warnings_for(chosen: Sequence[Change], changes: ChangeSet) -> Iterator[str]:
             yield f"{change.path!r} is not in the patch: git keeps no empty directories"
         elif change.before is FileType.DIRECTORY:
             yield f"{change.path!r} was removed: git knows no empty directories, remove it by hand"
+    for path in changes.skipped:
+        yield f"{path!r} is not in the patch: a pipe, a socket, a device, or unreadable"
 
 
 def _about(change: Change, written: set[str], changes: ChangeSet) -> Iterator[str]:

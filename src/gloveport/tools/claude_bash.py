@@ -38,7 +38,9 @@ class BackgroundCommands:
         name, log = f"bash_{self._count}", f"{_LOGS}/bash_{self._count}.output"
         await session.sandbox.files.write(log, b"")
         script = f'exec >{log} 2>&1; eval "$1"'
-        request = ExecRequest(argv=(*_SHELL, script, "bash", command), cwd=session.cwd, timeout=timeout)
+        request = ExecRequest(
+            argv=(*_SHELL, script, "bash", command), cwd=session.cwd, timeout=timeout, shown_as=command
+        )
         process = await session.sandbox.start(request)
         self._tasks.start_soon(self._keep, Background(process), name)
         return Answer(
@@ -73,7 +75,7 @@ async def bash(session: ToolSession, background: BackgroundCommands, arguments: 
     # The shell says at its end where it is, after a mark that the command cannot know beforehand.
     mark = secrets.token_hex(16)
     script = f"""exec 2>&1; trap 'printf "\\n{mark}"; pwd -P 2>/dev/null' EXIT; eval "$1\""""
-    request = ExecRequest(argv=(*_SHELL, script, "bash", command), cwd=session.cwd, timeout=seconds)
+    request = ExecRequest(argv=(*_SHELL, script, "bash", command), cwd=session.cwd, timeout=seconds, shown_as=command)
     result = await session.sandbox.exec(request)
     if result.stderr:
         return _not_started(session, result)

@@ -127,7 +127,7 @@ def _files(count: int) -> str:
 
 
 async def _ripgrep(session: ToolSession, argv: Sequence[str], directory: str) -> ExecResult:
-    request = ExecRequest(argv=(RIPGREP, *argv), cwd=directory, output_bytes=_OUTPUT_BYTES)
+    request = ExecRequest(argv=(RIPGREP, *argv), cwd=directory, output_bytes=_OUTPUT_BYTES, shown_as="")
     return await session.sandbox.exec(request)
 
 

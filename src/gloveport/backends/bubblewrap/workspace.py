@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 import anyio
+import anyio.from_thread
+import anyio.lowlevel
 import anyio.to_thread
 
 from gloveport.backends.bubblewrap.launcher import Stage
@@ -94,14 +95,18 @@ def _stage_targets(plan: Plan, place: Place) -> dict[str, str]:
 
 
 async def _copy(source: Path, place: Place) -> None:
-    stop = threading.Event()
     owner = (place.user.uid, place.user.gid) if os.geteuid() == 0 else None
 
     def work() -> None:
-        copy_tree(source, place.copy, owner=owner, should_stop=stop.is_set)
+        copy_tree(source, place.copy, owner=owner, should_stop=_is_cancelled)
 
+    await anyio.to_thread.run_sync(work)
+    await anyio.lowlevel.checkpoint()
+
+
+def _is_cancelled() -> bool:
     try:
-        await anyio.to_thread.run_sync(work, abandon_on_cancel=False)
+        anyio.from_thread.check_cancelled()
     except anyio.get_cancelled_exc_class():
-        stop.set()
-        raise
+        return True
+    return False

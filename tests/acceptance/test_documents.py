@@ -1,0 +1,86 @@
+"""The commands and programs of the README, run as they stand there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
+
+
+def blocks(document: str, language: str) -> list[str]:
+    return [body for kind, body in BLOCK.findall((ROOT / document).read_text("utf-8")) if kind == language]
+
+
+def block(document: str, language: str, containing: str) -> str:
+    (found,) = [body for body in blocks(document, language) if containing in body]
+    return found
+
+
+@pytest.fixture
+def repository(place: Path) -> Path:
+    path = place / "repository"
+    path.mkdir()
+    (path / "test_one.py").write_text("# TODO: more\ndef test_one():\n    pass\n")
+    for words in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "x"],
+    ):
+        subprocess.run(["git", *words], cwd=path, check=True)
+    return path
+
+
+@pytest.mark.parametrize("document", ["README.md", "README.zh.md"])
+def test_the_sandbox_commands_run_as_written(cli, repository: Path, document: str) -> None:
+    script = block(document, "sh", "gloveport create").replace("gloveport shell $ID", "")  # wants a terminal: test_life
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euc", script],
+        cwd=repository,
+        env={**cli.environment, "PATH": path},
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done
+    assert b"nothing to commit" in done.stdout
+    assert b"TODO" in done.stdout
+    assert cli.ok("list", "--json").strip() == "[]"
+
+
+@pytest.mark.parametrize("document", ["README.md", "README.zh.md"])
+def test_the_python_program_runs_as_written(settings, repository: Path, document: str) -> None:
+    body = block(document, "python", "Sandbox.create")
+    imports, _, rest = body.partition("\n\n")
+    indented = "".join(f"    {line}\n" for line in rest.splitlines())
+    program = (
+        f"import anyio\n{imports}\n\nasync def main():\n{indented}    print(patch.data.decode())\n\nanyio.run(main)\n"
+    )
+    env = {**os.environ, "GLOVEPORT_STATE": str(settings.state), "GLOVEPORT_DATA": str(settings.data)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=repository, env=env, capture_output=True, timeout=120, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "+seen" in done.stdout
+
+
+def test_both_readmes_have_the_same_commands() -> None:
+    def commands(document: str) -> list[str]:
+        return re.findall(r"^(?:\w+=\$\()?(gloveport \w+|make \w+)", "\n".join(blocks(document, "sh")), re.M)
+
+    assert commands("README.md") == commands("README.zh.md") != []
+
+
+@pytest.mark.parametrize(
+    "document", sorted(p.relative_to(ROOT).as_posix() for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+)
+def test_links_lead_somewhere(document: str) -> None:
+    text = (ROOT / document).read_text("utf-8")
+    for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text):
+        assert ((ROOT / document).parent / target).exists(), f"{document} → {target}"
