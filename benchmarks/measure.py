@@ -129,13 +129,13 @@ async def interleave(samples: Mapping[str, Sample], *, rounds: int, warmup: int)
     """Take every sample once a round; every other round backwards, so that none always follows the same one."""
     seconds: dict[str, list[float]] = {name: [] for name in samples}
     order = list(samples)
-    for number in range(warmup + rounds):
-        with _no_collection():
+    with _no_collection():
+        for number in range(warmup + rounds):
             for name in order:
                 took = await samples[name]()
                 if number >= warmup:
                     seconds[name].append(took)
-        order.reverse()
+            order.reverse()
     return seconds
 
 
@@ -194,7 +194,7 @@ def _amount(value: float, unit: str) -> str:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Garbage is collected before, not during."""
+    """Garbage is collected before, not during: a collection would hit one sample, and empty the caches for the next."""
     gc.collect()
     gc.disable()
     try:

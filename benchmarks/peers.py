@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from benchmarks.create import ONE_SHOT, one_shot
@@ -79,11 +80,10 @@ async def _docker() -> AsyncIterator[tuple[Sample | None, Sample | None]]:
     tarfile.open(fileobj=nothing, mode="w").close()
     if not _succeeds(docker, "import", "-", _IMAGE, given=nothing.getvalue()):
         raise Absent("installed, but an empty image cannot be made")
-    host = [part for path in ("/usr", "/bin", "/lib", "/lib64") for part in ("-v", f"{path}:{path}:ro")]
-    common = ["--rm", "--network", "none", *host, _IMAGE]
+    common = ["--rm", "--network", "none", *_host_programs(), _IMAGE]
     kept = "gloveport-bench"
     try:
-        if not _succeeds(docker, "run", "-d", "--init", "--name", kept, *common, "/bin/sleep", "infinity"):
+        if not _succeeds(docker, "run", "--detach", "--name", kept, *common, "/bin/sleep", "infinity"):
             raise Absent("installed, but it runs nothing here")
         try:
             yield (
@@ -91,9 +91,9 @@ async def _docker() -> AsyncIterator[tuple[Sample | None, Sample | None]]:
                 partial(spawn, docker, "exec", kept, "/bin/true", quiet=True),
             )
         finally:
-            _succeeds(docker, "rm", "-f", kept)
+            _succeeds(docker, "rm", "--force", kept)
     finally:
-        _succeeds(docker, "rmi", "-f", _IMAGE)
+        _succeeds(docker, "rmi", "--force", _IMAGE)
 
 
 @asynccontextmanager
@@ -103,7 +103,7 @@ async def _srt() -> AsyncIterator[tuple[Sample | None, Sample | None]]:
     if srt is None:
         raise Absent("not installed")
     if not _succeeds(srt, "/bin/true"):
-        raise Absent("installed, but it runs nothing here")
+        raise Absent("installed, but `srt /bin/true` fails")
     yield partial(spawn, srt, "/bin/true", quiet=True), None
 
 
@@ -139,6 +139,11 @@ async def _swerex() -> AsyncIterator[tuple[Sample | None, Sample | None]]:
         yield create, execute
     finally:
         await deployment.stop()
+
+
+def _host_programs() -> list[str]:
+    shown = [path for path in ("/usr", "/bin", "/lib", "/lib64") if Path(path).exists()]
+    return [part for path in shown for part in ("--volume", f"{path}:{path}:ro")]
 
 
 def _succeeds(*argv: str, given: bytes = b"") -> bool:

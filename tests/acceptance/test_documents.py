@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -72,7 +72,7 @@ def test_the_python_program_runs_as_written(settings, repository: Path, document
 
 def test_both_readmes_have_the_same_commands() -> None:
     def commands(document: str) -> list[str]:
-        return re.findall(r"^(?:\w+=\$\()?(gloveport \w+|make \w+)", "\n".join(blocks(document, "sh")), re.M)
+        return re.findall(r"^(?:\w+=\$\()?(gloveport \w+|make \w+)", "\n".join(blocks(document, "sh")), re.MULTILINE)
 
     assert commands("README.md") == commands("README.zh.md") != []
 

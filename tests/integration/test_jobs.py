@@ -1,7 +1,7 @@
 """One run of one task: what the run directory holds, however the run ends.
 
-The agent is a stand-in here, a few lines that use the sandbox as an agent would; the sandbox, the tests and the patch are real.
-The real agent is driven in `test_agent_service.py` and by the demo.
+The agent is a stand-in here, a few lines that use the sandbox as an agent would; the sandbox, the tests and the patch
+are real. The real agent is driven in `test_agent_service.py` and by the demo.
 """
 
 from __future__ import annotations

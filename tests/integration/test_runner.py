@@ -312,3 +312,14 @@ def test_a_runner_of_another_version_is_refused_with_the_way_out(place: Path) ->
             Connection.open(path)
         greeter.join(PATIENCE)
     assert "gloveport runner stop" in caught.value.hint
+
+
+def test_what_the_caller_ignores_is_not_ignored_in_the_guest(live: Settings) -> None:
+    """A background job of a shell ignores SIGINT, and the first command may be one."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        created = call(live, "create", spec=encode(Spec()))["status"]["ref"]["id"]
+    finally:
+        signal.signal(signal.SIGINT, before)
+    _, output = shell(live, created, "grep SigIgn /proc/self/status")
+    assert int(output.split()[1], 16) & 1 << (signal.SIGINT - 1) == 0

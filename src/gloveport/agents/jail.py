@@ -58,7 +58,13 @@ class Jail:
     async def start(self, arguments: Sequence[str]) -> Process:
         """Start the command line, with its standard input open."""
         return await self._sandbox.start(
-            ExecRequest(argv=(JAILED_CLI, *arguments), stdin=True, timeout=self._spec.seconds, output_bytes=_UNBOUNDED)
+            ExecRequest(
+                argv=(JAILED_CLI, *arguments),
+                stdin=True,
+                timeout=self._spec.seconds,
+                output_bytes=_UNBOUNDED,
+                shown_as="",
+            )
         )
 
 

@@ -87,13 +87,18 @@ async def serve_app(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None
             timeout_graceful_shutdown=_STOP_S,
         )
     )
+    failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_serve, server, listener)
         try:
             yield
+        except Exception as error:  # noqa: BLE001 - passed on below: a task group would wrap it in a group
+            failure = error
         finally:
             requests.cancel()
             server.stop()
+    if failure is not None:
+        raise failure
 
 
 async def _serve(server: uvicorn.Server, listener: socket.socket) -> None:

@@ -142,10 +142,12 @@ def _split_header(text: str) -> tuple[dict[str, str], str]:
         pair = _HEADER_LINE.fullmatch(line.rstrip())
         if pair is None:
             raise _unfit(f"its header has a line that is not `key: value`: {line[:60]!r}")
-        key, value = pair[1], _scalar(pair[2])
-        if key not in _HEADER_KEYS or key in header:
-            raise _unfit(f"its header has `{key}`, which only the platform decides, or has it twice")
-        header[key] = value
+        key = pair[1]
+        if key not in _HEADER_KEYS:
+            raise _unfit(f"its header has `{key}`, which only the platform decides")
+        if key in header:
+            raise _unfit(f"its header has `{key}` twice")
+        header[key] = _scalar(pair[2])
     return header, "\n".join(lines[end + 1 :])
 
 

@@ -37,7 +37,7 @@ def decode(cls: type[T], value: object) -> T:
 def _decode(hint: Any, value: object, where: str) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return _decode_optional(arguments, value, where)
+        return _decode_union(arguments, value, where)
     if is_dataclass(hint):
         return _decode_object(cast("type[Any]", hint), value, where)
     if origin in (tuple, frozenset):
@@ -50,11 +50,19 @@ def _decode(hint: Any, value: object, where: str) -> Any:
     return _decode_scalar(hint, value, where)
 
 
-def _decode_optional(arguments: tuple[Any, ...], value: object, where: str) -> Any:
+def _decode_union(arguments: tuple[Any, ...], value: object, where: str) -> Any:
+    """`None` or the other type; or, of several dataclasses, the one that the field `operation` names."""
     if value is None and type(None) in arguments:
         return None
-    (hint,) = (argument for argument in arguments if argument is not type(None))
-    return _decode(hint, value, where)
+    hints = [argument for argument in arguments if argument is not type(None)]
+    if len(hints) == 1:
+        return _decode(hints[0], value, where)
+    _require(isinstance(value, dict), where, "an object")
+    given = dict(cast("dict[str, object]", value))
+    operation = str(given.pop("operation", ""))
+    known = {hint.__name__.lower(): hint for hint in hints}
+    _require(operation in known, f"{where}.operation", f"one of: {', '.join(known)}")
+    return _decode_object(known[operation], given, where)
 
 
 def _decode_object(cls: type[Any], value: object, where: str) -> Any:

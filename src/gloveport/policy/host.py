@@ -45,6 +45,10 @@ TOOLCHAIN_PROGRAMS = {
 """Language → the programs whose installation makes up its toolchain."""
 
 
+_BELOW_PREFIX = ("bin", "sbin", "shims")
+"""Where an installation has its programs; version managers have scripts in `shims` that find the rest from there."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostView:
     """The parts of this host that plans are made of."""
@@ -102,7 +106,7 @@ def installation(program: Path, host: HostView) -> tuple[tuple[str, ...], tuple[
         return (), ()
     shown = []
     for path in (program, real):
-        prefix = path.parent.parent if path.parent.name in ("bin", "sbin") else path.parent
+        prefix = path.parent.parent if path.parent.name in _BELOW_PREFIX else path.parent
         if not _covered(prefix, host) and str(prefix) not in shown:
             shown.append(str(prefix))
     return tuple(shown), (str(program.parent),)

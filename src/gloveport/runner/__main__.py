@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +19,8 @@ from gloveport.settings import Settings
 __all__ = ["main"]
 
 STDOUT, STDERR = 1, 2
+_NEVER_IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+"""A caller that is a background job ignores some of these; every process of a guest would inherit that."""
 
 
 def main(words: Sequence[str]) -> int:
@@ -26,6 +29,8 @@ def main(words: Sequence[str]) -> int:
     With `--announce` stdout gets `READY` once it listens, or a line of JSON that says why it cannot; then it is closed.
     """
     announce = "--announce" in words
+    for number in _NEVER_IGNORED:
+        signal.signal(number, signal.SIG_DFL)
     try:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
         anyio.run(Runner(Settings.load()).run, _announce if announce else None)

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import anyio.abc
+import anyio.to_thread
 
 from gloveport import __version__
 from gloveport.client.codec import decode, encode
 from gloveport.client.wire import PROTOCOL_VERSION
 from gloveport.errors import InvalidRequest, LimitExceeded
-from gloveport.model import MIB, ExecRequest, Limits, Spec
+from gloveport.model import MIB, ExecRequest, Limits, Plan, Spec
 from gloveport.runner.connection import Connection
 from gloveport.runner.processes import DetachedProcesses, relay
 from gloveport.sandbox import Held, Manager, Sandbox
@@ -48,6 +49,7 @@ class Calls:
         self._kept: dict[str, _Kept] = {}
         self._started_at = time.time()
         self._verbs: Mapping[str, Verb] = {
+            "apply": self._apply,
             "changes": self._changes,
             "create": self._create,
             "delete": self._delete,
@@ -57,6 +59,7 @@ class Calls:
             "list": self._list,
             "output": self._output,
             "plan": self._plan,
+            "probe": self._probe,
             "processes": self._processes,
             "read": self._read,
             "status": self._status,
@@ -82,9 +85,19 @@ class Calls:
 
     async def _create(self, request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
         spec = decode(Spec, _field(request, "spec", dict))
-        held = await self._manager.create(spec)
-        self._kept[held.ref.id] = _Kept(spec.limits)
+        return await self._made(await self._manager.create(spec), spec.limits)
+
+    async def _apply(self, request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
+        plan = decode(Plan, _field(request, "plan", dict))
+        return await self._made(await self._manager.apply(plan), plan.limits)
+
+    async def _made(self, held: Held, limits: Limits) -> Mapping[str, Any]:
+        self._kept[held.ref.id] = _Kept(limits)
         return {"status": encode(await held.backend.status(held.ref))}
+
+    async def _probe(self, _request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
+        (probe, *_) = await anyio.to_thread.run_sync(self._manager.probes)
+        return {"probe": encode(probe)}
 
     async def _plan(self, request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
         plan = await self._manager.plan(decode(Spec, _field(request, "spec", dict)))

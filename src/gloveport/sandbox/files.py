@@ -90,7 +90,10 @@ class Files:
             ExecRequest(argv=("watch", absolute(path), "1" if recursive else "0"), builtin=True, stdin=True),
         )
         try:
-            yield _events(process)
+            events = _events(process)
+            if await anext(events, None) is None:  # the first one says that everything is watched
+                raise NotFound(f"cannot watch {path}", hint="name a directory that is there", path=path)
+            yield events
         finally:
             with anyio.CancelScope(shield=True):
                 await process.signal(signal.SIGKILL)
@@ -133,7 +136,7 @@ _TYPES = {
 
 _RECORD = re.compile(rb"([fdlpscb]) ([0-7]+) (\d+) (-?\d+) (\d+) ")
 _LINK = re.compile(rb" (\d+) ")
-_EVENT = re.compile(rb"(created|modified|deleted|moved|overflow) (\d+) ")
+_EVENT = re.compile(rb"(ready|created|modified|deleted|moved|overflow) (\d+) ")
 
 
 def _records(raw: bytes) -> Iterator[FileStat]:

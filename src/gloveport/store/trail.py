@@ -19,6 +19,7 @@ __all__ = ["GENESIS", "Trail", "read_trail", "verify_trail"]
 GENESIS = "0" * 64
 """What the first record calls its predecessor's hash."""
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 _SEAL = ',"hash":"'
 _SEAL_BYTES = len(_SEAL) + 64 + len('"}')
 
@@ -53,7 +54,7 @@ class Trail:
         """Redact, chain and write one event."""
         if self._descriptor is None:
             raise InvalidRequest(f"the trail {self.path} is closed", hint="this is a defect: please report it")
-        raw = json.dumps(data, separators=(",", ":"))
+        raw = _encode(data)
         clean = self._redactor.text(raw)
         time = datetime.now(UTC).isoformat(timespec="microseconds")
         sealed = (

@@ -1,0 +1,340 @@
+"""The handle: what people can do with one sandbox."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from gloveport import blocking_sandbox
+from gloveport.errors import (
+    BackendUnavailable,
+    Conflict,
+    GloveportError,
+    InvalidRequest,
+    NotFound,
+    PolicyDenied,
+    Unsupported,
+)
+from gloveport.model import (
+    MIB,
+    ExecRequest,
+    FileType,
+    Grep,
+    Limits,
+    Match,
+    SandboxState,
+    Source,
+    Spec,
+    TerminalSize,
+)
+from gloveport.sandbox import Manager, Sandbox, shell_request
+from gloveport.settings import Settings
+from gloveport.store import read_trail
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def repository(place: Path) -> Path:
+    path = place / "repository"
+    path.mkdir()
+    (path / "a.txt").write_text("one\ntwo\n")
+    (path / ".gitignore").write_text("*.log\n")
+    (path / "sub").mkdir()
+    (path / "sub" / "b.py").write_text("import os\n")
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost"]
+    for words in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *words], cwd=path, check=True)
+    return path
+
+
+@pytest.fixture
+async def on_repository(manager: Manager, repository: Path) -> AsyncIterator[Sandbox]:
+    yield Sandbox(await manager.create(Spec(source=Source(repo=str(repository)))))
+
+
+async def until(condition, seconds: float = 30.0) -> None:
+    """Ask again and again: for what only the outside world announces."""
+    with anyio.fail_after(seconds):
+        while not await condition():
+            await anyio.sleep(0.02)
+
+
+async def test_exec_takes_input_and_gives_both_streams_and_the_exit(sandbox: Sandbox) -> None:
+    done = await sandbox.exec(shell_request("cat; echo oops >&2; exit 4"), input=b"hello")
+    assert (done.stdout, done.stderr, done.exit.code, done.ok) == (b"hello", b"oops\n", 4, False)
+    assert (await sandbox.exec(["true"])).ok
+
+
+async def test_cancelling_an_exec_kills_its_tree_and_the_sandbox_answers(sandbox: Sandbox) -> None:
+    with anyio.move_on_after(0.3):
+        await sandbox.exec(shell_request("(setsid sleep 987 &); sleep 988"))
+    left = await sandbox.exec(shell_request("cat /proc/[0-9]*/cmdline | tr '\\0' ' '"))
+    assert "sleep 98" not in left.text
+
+
+async def test_files_are_read_by_range_of_lines(sandbox: Sandbox) -> None:
+    await sandbox.files.write("dir/x.txt", "".join(f"line {n}\n" for n in range(1, 11)))
+    assert await sandbox.files.read_lines("dir/x.txt", 3, 4) == ["line 3\n", "line 4\n"]
+    assert await sandbox.files.read_lines("dir/x.txt", 10) == ["line 10\n"]
+    assert await sandbox.files.read_text("/workspace/dir/x.txt") != ""
+    with pytest.raises(InvalidRequest):
+        await sandbox.files.read_lines("dir/x.txt", 0)
+
+
+async def test_files_are_listed_with_every_kind_and_any_name(sandbox: Sandbox) -> None:
+    await sandbox.exec(shell_request("mkdir d; touch 'd/new\nline' $'d/\\xff'; ln -s nowhere d/link; mkfifo d/pipe"))
+    listed = {entry.path: entry for entry in await sandbox.files.list("d")}
+    assert set(listed) == {"new\nline", "\udcff", "link", "pipe"}
+    assert listed["link"].type is FileType.SYMLINK
+    assert listed["link"].target == "nowhere"
+    assert listed["pipe"].type is FileType.FIFO
+    assert (await sandbox.files.stat("d")).type is FileType.DIRECTORY
+    assert await sandbox.files.exists("d/link")
+    assert not await sandbox.files.exists("d/nowhere")
+
+
+async def test_files_are_removed_renamed_and_made(sandbox: Sandbox) -> None:
+    await sandbox.files.mkdir("p/q")
+    await sandbox.files.write("p/q/f", b"x")
+    await sandbox.files.rename("p/q/f", "p/g")
+    with pytest.raises(GloveportError):
+        await sandbox.files.remove("p")
+    await sandbox.files.remove("p", recursive=True)
+    with pytest.raises(NotFound):
+        await sandbox.files.stat("p")
+
+
+async def test_writing_elsewhere_is_denied_and_recorded(sandbox: Sandbox, settings: Settings) -> None:
+    for path in ("/etc/passwd", "../../usr/bin/x"):
+        with pytest.raises(PolicyDenied):
+            await sandbox.files.write(path, b"")
+    (trail,) = (settings.data / "audit").iterdir()
+    decisions = [event for event in read_trail(trail) if event.kind == "decision"]
+    assert [event.data["verdict"] for event in decisions] == ["deny", "deny"]
+
+
+async def test_links_of_the_guest_never_reach_the_host(sandbox: Sandbox, place: Path) -> None:
+    (place / "secret").write_text("of the host")
+    await sandbox.exec(["ln", "-s", str(place / "secret"), "/workspace/link"])
+    with pytest.raises(NotFound):
+        await sandbox.files.read("link")
+    with pytest.raises(GloveportError):
+        await sandbox.files.write("link", b"overwritten")
+    assert (place / "secret").read_text() == "of the host"
+
+
+async def test_changes_below_a_directory_are_watched(sandbox: Sandbox) -> None:
+    with anyio.fail_after(30):
+        async with sandbox.files.watch(".") as events:
+            await sandbox.files.write("seen.txt", b"x")
+            async for event in events:
+                if "seen.txt" in event.path:
+                    break
+
+
+async def test_search_finds_by_expression_and_leaves_git_out(on_repository: Sandbox) -> None:
+    assert await on_repository.search(Grep(pattern="^t.o$")) == [Match(path="a.txt", line=2, text="two")]
+    assert await on_repository.search(Grep(pattern="it's")) == []
+    assert await on_repository.search(Grep(pattern="-import")) == []
+    assert [m.path for m in await on_repository.search(Grep(pattern="IMPORT", ignore_case=True, glob="*.py"))] == [
+        "sub/b.py"
+    ]
+    with pytest.raises(InvalidRequest):
+        await on_repository.search(Grep(pattern="("))
+    with pytest.raises(NotFound):
+        await on_repository.search(Grep(pattern="x", path="none"))
+
+
+async def test_git_runs_in_the_guest(on_repository: Sandbox) -> None:
+    assert "first" in await on_repository.git.log()
+    await on_repository.files.write("a.txt", "one\n")
+    assert "M a.txt" in await on_repository.git.status()
+    assert "-two" in await on_repository.git.diff()
+    with pytest.raises(InvalidRequest):
+        await on_repository.git.diff("no-such-revision")
+
+
+async def test_without_a_repository_git_says_so(sandbox: Sandbox) -> None:
+    with pytest.raises(NotFound):
+        await sandbox.git.status()
+
+
+async def test_the_diff_leaves_out_what_git_ignores(on_repository: Sandbox) -> None:
+    await on_repository.exec(shell_request("echo x > ignored.log; echo y > kept.txt; rm sub/b.py"))
+    assert {entry.path for entry in (await on_repository.diff()).paths} == {"kept.txt", "sub/b.py"}
+    assert "ignored.log" in {entry.path for entry in (await on_repository.diff(ignored=True)).paths}
+
+
+async def test_the_source_is_never_written(on_repository: Sandbox, repository: Path) -> None:
+    before = sorted((path, path.lstat().st_mtime_ns) for path in repository.rglob("*"))
+    await on_repository.exec(shell_request("rm -rf .git a.txt; echo x >> sub/b.py; chmod 777 sub; mkdir new"))
+    assert sorted((path, path.lstat().st_mtime_ns) for path in repository.rglob("*")) == before
+
+
+async def test_a_shell_keeps_directory_variables_and_functions(sandbox: Sandbox) -> None:
+    async with sandbox.shell() as shell:
+        await shell.exec("mkdir -p d; cd d; X=5; f() { echo f$X; }")
+        assert (await shell.exec("pwd; f; false")).text == "/workspace/d\nf5\n"
+        assert (await shell.exec("(exit 3)")).exit.code == 3
+        assert (await shell.exec("cat; echo no newline at end | tr -d '\\n'")).text == "no newline at end"
+        assert (await shell.exec("echo out; echo err >&2")).stderr == b"err\n"
+
+
+async def test_a_shell_survives_a_timeout_a_syntax_error_and_its_own_exit(sandbox: Sandbox) -> None:
+    async with sandbox.shell() as shell:
+        await shell.exec("X=5")
+        late = await shell.exec("sleep 100", timeout=0.3)
+        assert late.exit.timed_out
+        assert (await shell.exec("echo $X")).text == "5\n"
+        assert (await shell.exec("if (")).exit.code == 2
+        stubborn = await shell.exec("trap '' INT; while :; do sleep 1; done", timeout=0.3)
+        assert stubborn.exit.timed_out
+        assert shell.restarted
+        assert (await shell.exec("echo [$X]")).text == "[]\n"
+        assert (await shell.exec("exit 9")).exit.code == 9
+        assert (await shell.exec("echo back")).text == "back\n"
+
+
+async def test_a_shell_returns_large_and_binary_output_up_to_its_cap(sandbox: Sandbox) -> None:
+    async with sandbox.shell() as shell:
+        big = await shell.exec("head -c 3000000 /dev/urandom", output_bytes=1000)
+        assert len(big.stdout) == 1000
+        assert big.exit.dropped_stdout == 2_999_000
+
+
+async def test_a_terminal_is_a_terminal(sandbox: Sandbox) -> None:
+    process = await sandbox.pty(
+        ("/bin/bash", "--norc", "-c", "tty; stty size; read x; echo got $x"), TerminalSize(20, 70)
+    )
+    await process.send(b"word\n")
+    seen = b""
+    async for chunk in process:
+        seen += chunk.data
+    assert (await process.wait()).ok
+    assert b"/dev/pts/0" in seen
+    assert b"20 70" in seen
+    assert b"got word" in seen
+
+
+async def test_a_server_in_the_background_is_reached_by_the_next_exec(sandbox: Sandbox) -> None:
+    await sandbox.files.write("index.html", "served\n")
+    async with sandbox.background(["python3", "-u", "-m", "http.server", "8765", "--bind", "127.0.0.1"]) as server:
+        await server.until(b"Serving HTTP")
+        fetch = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8765/index.html').read().decode())"
+        assert "served" in (await sandbox.exec(["python3", "-c", fetch])).text
+    assert not (await sandbox.exec(["python3", "-c", fetch])).ok
+
+
+async def test_a_closed_input_is_a_conflict(sandbox: Sandbox) -> None:
+    process = await sandbox.start(ExecRequest(argv=("cat",), stdin=True))
+    await process.close_stdin()
+    with pytest.raises(Conflict):
+        await process.send(b"late")
+    await process.wait()
+
+
+async def test_a_workspace_that_outgrows_its_disk_limit_loses_its_writer_and_says_so(manager: Manager) -> None:
+    sandbox = Sandbox(await manager.create(Spec(limits=Limits(disk_bytes=20 * MIB))))
+    filling = "i=0; while :; do head -c 4M /dev/zero > part$i; i=$((i+1)); sleep 0.05; done"
+    full = await sandbox.exec(shell_request(filling, timeout=60))
+    assert full.exit.disk_full
+    assert not full.ok
+    assert (await sandbox.exec(shell_request("rm part*; echo tidy"))).text == "tidy\n"
+    single = await sandbox.exec(shell_request("head -c 40M /dev/zero > one"))
+    assert not single.ok
+
+
+async def test_a_sandbox_ends_with_its_wall_time_and_keeps_its_changes(manager: Manager) -> None:
+    sandbox = Sandbox(await manager.create(Spec(limits=Limits(sandbox_seconds=1.5, exec_seconds=1))))
+    await sandbox.files.write("kept.txt", b"kept\n")
+
+    async def stopped() -> bool:
+        return (await sandbox.status()).state is SandboxState.STOPPED
+
+    await until(stopped)
+    assert (await sandbox.status()).reason == "timeout"
+    with pytest.raises(BackendUnavailable) as caught:
+        await sandbox.exec(["true"])
+    assert "gloveport diff" in caught.value.hint
+    assert b"+kept" in (await sandbox.diff()).data
+
+
+async def test_a_sandbox_whose_guest_was_killed_from_outside_has_failed_and_says_so(sandbox: Sandbox) -> None:
+    pid = sandbox._backend._backend._sandboxes[sandbox.id].first_process
+    subprocess.run(["kill", "-9", str(pid)], check=True)
+
+    async def failed() -> bool:
+        return (await sandbox.status()).state is SandboxState.FAILED
+
+    await until(failed)
+    with pytest.raises(BackendUnavailable):
+        await sandbox.exec(["true"])
+    await sandbox.delete()
+
+
+async def test_limits_that_this_host_cannot_keep_refuse_to_start(manager: Manager) -> None:
+    if manager.probes()[0].limits["cpus"] != "missing":
+        done = Sandbox(await manager.create(Spec(limits=Limits(cpus=0.5))))
+        await done.delete()
+        return
+    with pytest.raises(Unsupported) as caught:
+        await manager.create(Spec(limits=Limits(cpus=0.5)))
+    assert "Delegate" in caught.value.hint
+    assert await manager.statuses() == []
+
+
+async def test_a_language_of_the_host_works_inside(manager: Manager) -> None:
+    sandbox = Sandbox(await manager.create(Spec(language="python")))
+    assert (await sandbox.exec(["python3", "-c", "print(6*7)"])).text == "42\n"
+    await sandbox.require("python3")
+    with pytest.raises(NotFound):
+        await sandbox.require("no-such-program")
+
+
+async def test_an_image_is_a_root_file_system_of_its_own(manager: Manager, place: Path) -> None:
+    image = place / "image"
+    for name in ("usr/bin", "etc"):
+        (image / name).mkdir(parents=True)
+    guestd = Path(__file__).resolve().parents[2] / "src/gloveport/guest/bin/guestd"
+    (image / "usr/bin/tool").write_bytes(guestd.read_bytes())
+    (image / "usr/bin/tool").chmod(0o755)
+    (image / "etc/mark").write_text("of the image")
+    sandbox = Sandbox(await manager.create(Spec(image=str(image))))
+    assert await sandbox.files.read_text("/etc/mark") == "of the image"
+    assert (await sandbox.exec(["/bin/sh"])).exit.code == 127
+    assert (await sandbox.exec(["/usr/bin/tool", "-x"])).exit.code == 64
+
+
+async def test_nothing_starts_unsandboxed_when_bubblewrap_cannot_work(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gloveport.backends.bubblewrap.helpers.find_bwrap", lambda: None)
+    async with Manager(settings) as manager:
+        with pytest.raises(BackendUnavailable) as caught:
+            await manager.create(Spec())
+        assert "reinstall" in caught.value.hint
+        assert await manager.statuses() == []
+
+
+def test_code_without_an_event_loop_has_the_same_handle(settings: Settings) -> None:
+    with blocking_sandbox(Spec(), settings=settings) as sandbox:
+        sandbox.files.write("x.txt", "blocking\n")
+        assert sandbox.exec(["cat", "x.txt"]).text == "blocking\n"
+        with sandbox.shell() as shell:
+            shell.exec("cd /tmp")
+            assert shell.exec("pwd").text == "/tmp\n"
+        with pytest.raises(NotFound):
+            sandbox.files.read("none")
+
+
+async def test_a_callers_error_leaves_the_scope_as_it_is_and_nothing_behind(settings: Settings) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with Sandbox.create(settings=settings) as sandbox:
+            assert sandbox.id
+            _ = 1 / 0
+    assert list((settings.state / "sandboxes").iterdir()) == []
