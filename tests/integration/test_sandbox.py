@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
@@ -53,8 +52,8 @@ def repository(place: Path) -> Path:
 
 
 @pytest.fixture
-async def on_repository(manager: Manager, repository: Path) -> AsyncIterator[Sandbox]:
-    yield Sandbox(await manager.create(Spec(source=Source(repo=str(repository)))))
+async def on_repository(manager: Manager, repository: Path) -> Sandbox:
+    return Sandbox(await manager.create(Spec(source=Source(repo=str(repository)))))
 
 
 async def until(condition, seconds: float = 30.0) -> None:
@@ -123,8 +122,8 @@ async def test_links_of_the_guest_never_reach_the_host(sandbox: Sandbox, place: 
     await sandbox.exec(["ln", "-s", str(place / "secret"), "/workspace/link"])
     with pytest.raises(NotFound):
         await sandbox.files.read("link")
-    with pytest.raises(GloveportError):
-        await sandbox.files.write("link", b"overwritten")
+    await sandbox.files.write("link", b"overwritten")
+    assert await sandbox.files.read("link") == b"overwritten", "in the guest's own /tmp"
     assert (place / "secret").read_text() == "of the host"
 
 
@@ -333,7 +332,7 @@ def test_code_without_an_event_loop_has_the_same_handle(settings: Settings) -> N
 
 
 async def test_a_callers_error_leaves_the_scope_as_it_is_and_nothing_behind(settings: Settings) -> None:
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the scope is what is tested
         async with Sandbox.create(settings=settings) as sandbox:
             assert sandbox.id
             _ = 1 / 0
