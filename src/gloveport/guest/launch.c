@@ -222,11 +222,18 @@ static void reset_signals(void) {
         fail("sigprocmask");
 }
 
-static void join_cgroup(const char *directory) {
+/* Version 1 takes one thread by "tasks" at once; by "cgroup.procs" it waits milliseconds until every CPU has noticed. */
+static int open_members(const char *directory, const char *file) {
     char path[4096];
-    if (snprintf(path, sizeof path, "%s/cgroup.procs", directory) >= (int)sizeof path)
+    if (snprintf(path, sizeof path, "%s/%s", directory, file) >= (int)sizeof path)
         misuse("--cgroup: too long");
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    return open(path, O_WRONLY | O_CLOEXEC);
+}
+
+static void join_cgroup(const char *directory) {
+    int fd = open_members(directory, "tasks");
+    if (fd < 0)
+        fd = open_members(directory, "cgroup.procs");
     if (fd < 0 || write(fd, "0", 1) < 0 || close(fd) < 0)
         fail(directory);
 }

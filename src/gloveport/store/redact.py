@@ -29,6 +29,11 @@ _PATTERNS = re.compile(
         )
     )
 )
+_MARKS = (
+    *("-----BEGIN ", "AKIA", "ASIA", "sk-", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
+    *("github_pat_", "glpat-", "xox", "eyJ", "@"),
+)
+"""A text without any of these has no match: looking for them first makes a clean event nearly free."""
 
 
 class Redactor:
@@ -47,4 +52,7 @@ class Redactor:
         """`text`, plain or JSON, without secrets. JSON stays JSON."""
         if self._known is not None:
             text = self._known.sub(MASK, text)
-        return _PATTERNS.sub(MASK, text)
+        for mark in _MARKS:
+            if mark in text:
+                return _PATTERNS.sub(MASK, text)
+        return text

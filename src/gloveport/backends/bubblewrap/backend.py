@@ -78,6 +78,7 @@ class BubblewrapBackend(BackendBase):
         with anyio.CancelScope(shield=True):
             for sandbox in list(self._sandboxes):
                 await self.delete(Ref(id=sandbox, backend=self.name))
+        self._cgroups.close()
         tasks, self._tasks = self._tasks, None
         if tasks is not None:
             # Told of no error, the group wraps none: what the caller raised passes as it is.

@@ -60,21 +60,29 @@ class Cgroups:
         `alive` is asked after a group was seen, and a sandbox is there before its group: no new one is taken for old.
         """
         for root in self.roots.values():
-            for directory in root.iterdir():
+            for directory in root.iterdir() if root.is_dir() else ():
                 if directory.is_dir() and not alive(directory.name):
                     with contextlib.suppress(OSError):
                         directory.rmdir()
 
+    def close(self) -> None:
+        """Remove the installation's own parents, unless another process of it has sandboxes in them."""
+        for root in self.roots.values():
+            with contextlib.suppress(OSError):
+                root.rmdir()
+
     def make(self, sandbox: str, limits: Limits) -> SandboxCgroup | None:
         """Make and fill the groups of one sandbox; `None` where there are no controllers."""
-        if not self.roots:
+        # Without a limit on it a CPU group only costs time, and it refuses processes of a real-time priority.
+        roots = {name: root for name, root in self.roots.items() if name != "cpu" or limits.cpus is not None}
+        if not roots:
             return None
-        directories = tuple(dict.fromkeys(root / sandbox for root in self.roots.values()))
+        directories = tuple(dict.fromkeys(root / sandbox for root in roots.values()))
         group = SandboxCgroup(directories=directories)
         try:
             for directory in directories:
-                directory.mkdir()
-            for controller, root in self.roots.items():
+                _make_below(directory.parent, directory)
+            for controller, root in roots.items():
                 for name, value in _settings(self.version, controller, limits):
                     path = root / sandbox / name
                     if path.exists():
@@ -83,6 +91,16 @@ class Cgroups:
             group.remove()
             raise
         return group
+
+
+def _make_below(parent: Path, directory: Path) -> None:
+    # Another process of this installation may take the empty parent away between the two steps.
+    for _ in range(3):
+        parent.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            directory.mkdir()
+            return
+    directory.mkdir()
 
 
 def _settings(version: int, controller: str, limits: Limits) -> list[tuple[str, str]]:
