@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROW = re.compile(r"^\| *(?P<id>[A-Z]?[A-Z0-9-]+) *\|(?P<claim>[^|]+)\|(?P<proof>[^|]+)\|", re.MULTILINE)
+ROW = re.compile(r"^\| *(?P<id>[PR][0-9]+) *\|(?P<claim>[^|]+)\|(?P<proof>[^|]+)\|", re.MULTILINE)
 TEST = re.compile(r"`((?:tests|benchmarks|examples)/[\w/.-]+\.py)(?:::([\w\[\]-]+))?`")
 
 

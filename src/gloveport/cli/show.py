@@ -40,16 +40,17 @@ def print_summary(directory: RunDirectory, console: Console) -> None:
     digest = digest_events(read_trail(directory.trajectory))
     style = "green" if summary.state == "succeeded" else "red"
     console.print(Text.assemble(("Run      ", "bold"), summary.id, "  ", (str(summary.state), style)))
+    tokens = summary.usage.input_tokens + summary.usage.output_tokens
+    consumed = (
+        f"{summary.model or '?'}: {digest.turns} turns, {digest.tool_calls} tool calls ({digest.refused} refused), "
+        f"{tokens} tokens, ${summary.usage.cost:.4f}"
+    )
     facts = [
         ("Reason", f"{summary.reason}: {summary.message}" if summary.reason else ""),
         ("Asked", summary.prompt),
         ("On", f"{summary.repo}{f' @ {summary.commit}' if summary.commit else ''}"),
         ("Started", f"{local_time(summary.started_at)}, took {summary.duration:.1f} s"),
-        (
-            "Model",
-            f"{summary.model or '?'}: {digest.turns} turns, {digest.tool_calls} tool calls ({digest.refused} refused), "
-            f"{summary.usage.input_tokens + summary.usage.output_tokens} tokens, ${summary.usage.cost:.4f}",
-        ),
+        ("Model", consumed),
         ("Tests", "" if summary.test is None else f"{summary.test} → exit {summary.test_status}"),
         ("Changed", ", ".join(summary.changed) or "nothing"),
     ]

@@ -47,6 +47,8 @@ class Sandbox:
 
     def __init__(self, held: Held) -> None:
         self.ref = held.ref
+        self.limits = held.limits
+        """What bounds it."""
         self.files = Files(held.backend, held.ref)
         """Read, write, list, stat, watch."""
         self.git = Git(held.backend, held.ref)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,7 +12,7 @@ from typing import Self
 from gloveport.backends import Backend, make_backend
 from gloveport.backends.bubblewrap.helpers import find_ripgrep
 from gloveport.errors import InvalidRequest, NotFound
-from gloveport.model import Plan, Probe, Ref, SandboxStatus, Spec, new_id, resolve_id
+from gloveport.model import Limits, Plan, Probe, Ref, SandboxStatus, Spec, new_id, resolve_id
 from gloveport.policy import PlanInputs, compile_plan, survey
 from gloveport.sandbox.recorder import Recorder
 from gloveport.sandbox.source import prepare_source
@@ -32,6 +32,7 @@ class Held:
     scratch: Path
     """A private directory of the host for throw-away repositories."""
     trail: Trail | None = None
+    limits: Limits = field(default_factory=Limits)
 
 
 class Manager:
@@ -100,7 +101,7 @@ class Manager:
             if trail is None:
                 own.close()
             raise
-        held = Held(ref, recorder, self._scratch, None if trail is not None else own)
+        held = Held(ref, recorder, self._scratch, None if trail is not None else own, plan.limits)
         self._held[ref.id] = held
         return held
 
