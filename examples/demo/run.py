@@ -38,6 +38,10 @@ def say(text: str) -> None:
     print(f"\n==> {text}", flush=True)
 
 
+def note(text: str) -> None:
+    print(f"    {text}", flush=True)
+
+
 def run(*command: str | Path, cwd: Path = ROOT, env: Mapping[str, str] | None = None, quiet: bool = False) -> bytes:
     """A command that must succeed; what it prints is shown, or with `quiet` returned."""
     done = subprocess.run(
@@ -144,12 +148,12 @@ def main() -> None:
     say("Checks")
     if fingerprint(repository) != before:
         sys.exit("error: the user's repository was changed before `gloveport apply`")
-    print("    the user's repository is byte-identical to what it was")
+    note("the user's repository is byte-identical to what it was")
     clone = PLACE / "clone"
     shutil.rmtree(clone, ignore_errors=True)
     run("git", "clone", "--quiet", repository, clone, env=GIT)
     run("git", "apply", "--check", patch, cwd=clone)
-    print("    git apply --check succeeds on a fresh clone")
+    note("git apply --check succeeds on a fresh clone")
     run(GLOVEPORT, "verify", "last")
 
     say("Applying the patch to the user's repository (gloveport apply last)")
@@ -157,6 +161,7 @@ def main() -> None:
 
     say(f"The tests of {AFTER.directory} against the repaired {BEFORE.directory}, in a fresh sandbox")
     judge(repository, toolchain, later)
+    run(GLOVEPORT, "runner", "stop", quiet=True)
     print(f"\nDone: repaired, and judged by the next release's own tests. See {shown['directory']}", flush=True)
 
 

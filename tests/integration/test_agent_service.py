@@ -11,15 +11,20 @@ from pathlib import Path
 
 import anyio
 import pytest
+from claude_agent_sdk._internal.transport.subprocess_cli import SubprocessCLITransport
 
+from gloveport.agents.guard import Guard
 from gloveport.agents.jail import JAILED_CLI
 from gloveport.agents.model_proxy import Credential, ModelProxySpec
+from gloveport.agents.recipe import build_recipe, cli_arguments
 from gloveport.agents.service import AgentSpec, ClaudeAgent, ClaudeAgents, open_claude_agent
+from gloveport.agents.session_files import SessionFiles
 from gloveport.agents.skillset import SKILLS_HOME
-from gloveport.errors import InvalidRequest, NotFound, Unauthenticated
+from gloveport.errors import BackendUnavailable, InvalidRequest, NotFound, Unauthenticated
 from gloveport.jobs import make_run_directory, run_task
 from gloveport.model import (
     EventKind,
+    Limits,
     RunState,
     SessionEnd,
     SessionEnded,
@@ -35,7 +40,8 @@ from gloveport.model import (
 from gloveport.sandbox import Manager, Sandbox, shell_request
 from gloveport.settings import Settings
 from gloveport.store import Redactor, Trail, read_trail
-from gloveport.testing import Endpoint, Fail, ScriptedModel, Text, ToolUse, serve
+from gloveport.testing import Endpoint, Fail, Gate, ScriptedModel, Text, ToolUse, serve
+from gloveport.tools.claude import Answer
 
 pytestmark = pytest.mark.anyio
 
@@ -99,6 +105,35 @@ def returned(events: Sequence[SessionEvent]) -> list[ToolReturned]:
 def end_of(events: Sequence[SessionEvent]) -> SessionEnded:
     assert isinstance(events[-1], SessionEnded)
     return events[-1]
+
+
+def flags_of(arguments: Sequence[str]) -> dict[str, str]:
+    """Flag → value, however the two are joined."""
+    flags: dict[str, str] = {}
+    words = iter(arguments)
+    for word in words:
+        flag, joined, value = word.partition("=")
+        switch = flag in {"--verbose", "--strict-mcp-config", "--include-partial-messages", "--session-mirror"}
+        flags[flag] = value if joined or switch else next(words)
+    return flags
+
+
+async def test_the_command_line_gets_the_arguments_that_the_sdk_would_pass_for_the_recipe(place: Path) -> None:
+    async def call(name: str, arguments: object) -> Answer:
+        raise AssertionError(name)
+
+    recipe = build_recipe(
+        call,
+        Guard(["coding"]),
+        skills=["coding", "release"],
+        model="claude-test",
+        max_turns=7,
+        max_cost=0.5,
+        resume="00000000-0000-4000-8000-000000000000",
+        sessions=SessionFiles(place / "sessions"),
+    )
+    sdks = SubprocessCLITransport("", recipe)._build_command()[1:]
+    assert flags_of(cli_arguments(recipe)) == flags_of(sdks)
 
 
 async def test_an_agent_reads_edits_and_tests_in_the_sandbox_with_the_tools_it_is_offered(
@@ -181,6 +216,23 @@ async def test_an_interrupt_kills_the_running_command_and_the_session_goes_on(
         again = await all_of(agent, "Still there?")
     assert (end_of(again).end, end_of(again).answer) == (SessionEnd.DONE, "Here I am.")
     assert end_of(again).session == end_of(events).session
+
+
+async def test_an_interrupt_drops_the_request_to_the_model(workplace: Sandbox, manager: Manager, trail: Trail) -> None:
+    gate = Gate()
+    model = ScriptedModel.of((Text("Let me think"), gate, Text("for ever.")))
+    async with serve(model) as endpoint, agent_at(workplace, manager, trail, endpoint) as agent:
+        events: list[SessionEvent] = []
+        async with anyio.create_task_group() as tasks:
+
+            async def work() -> None:
+                events.extend(await all_of(agent, "Think."))
+
+            tasks.start_soon(work)
+            await gate.reached()
+            await agent.interrupt()
+            await gate.abandoned()
+    assert end_of(events).end is SessionEnd.INTERRUPTED
 
 
 async def test_leaving_the_scope_in_the_middle_kills_the_command_and_the_jail(
@@ -284,6 +336,15 @@ async def test_a_budget_at_the_proxy_ends_the_work_at_once(workplace: Sandbox, m
     assert end.end is SessionEnd.MODEL_ERROR
     assert "2 of 2 calls" in end.message
     assert len(endpoint.turns) == 2
+
+
+async def test_the_end_of_the_sandbox_ends_the_conversation(manager: Manager, trail: Trail) -> None:
+    short = Sandbox(await manager.create(Spec(limits=Limits(sandbox_seconds=3)), trail=trail))
+    model = ScriptedModel.of(*[(ToolUse("Bash", {"command": "sleep 98765"}),) for _ in range(9)])
+    async with serve(model) as endpoint:
+        with pytest.raises(BackendUnavailable, match="ended"):
+            async with agent_at(short, manager, trail, endpoint) as agent:
+                await all_of(agent, "Wait.")
 
 
 async def test_a_huge_result_full_of_quotes_does_not_break_the_session(

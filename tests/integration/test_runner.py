@@ -117,9 +117,7 @@ def test_a_runner_that_holds_a_sandbox_does_not_stop_for_being_idle(place: Path)
 
 
 def test_stopping_deletes_every_sandbox(live: Settings, name: str) -> None:
-    pid = pid_of(live)
     assert stop_runner(live.socket)
-    assert not os.path.exists(f"/proc/{pid}")
     assert not list((live.state / "sandboxes").iterdir())
     assert not processes_below(live.state)
     assert not stop_runner(live.socket)

@@ -9,7 +9,8 @@ import anyio
 import pytest
 
 from gloveport.errors import BackendUnavailable, InvalidRequest
-from gloveport.sandbox import Sandbox, shell_request
+from gloveport.model import Limits, Spec
+from gloveport.sandbox import Manager, Sandbox, shell_request
 from gloveport.tools.claude import CLAUDE_TOOLS, Answer, ClaudeTools, open_claude_tools
 
 pytestmark = pytest.mark.anyio
@@ -200,12 +201,14 @@ async def test_long_output_is_shortened_in_its_middle(call: Caller) -> None:
 
 
 async def test_a_background_command_writes_to_a_file_and_its_end_is_told(call: Caller) -> None:
+    await call.bash("mkfifo go")
     answer = await call.bash("echo working; read -r line < go; echo $line; exit 4", run_in_background=True)
     assert "Output is being written to: /tmp/tasks/bash_1.output" in answer.text
-    done = await call.bash("mkfifo go; echo enough > go; while pgrep -f 'read -r line < g[o]'; do :; done >/dev/null")
-    while "ended with exit code" not in done.text:
-        done = await call.bash("true")
-    assert done.text.endswith("[Background command bash_1 ended with exit code 4]")
+    told = (await call.bash("echo enough > go")).text
+    while "ended" not in told:
+        told = (await call.bash("true")).text
+    assert told.endswith("[Background command bash_1 ended with exit code 4]")
+    assert (await call.bash("cat /tmp/tasks/bash_1.output")).text == "working\nenough"
 
 
 async def test_background_commands_end_with_their_session(sandbox: Sandbox) -> None:
@@ -287,20 +290,17 @@ async def test_grep_says_what_ripgrep_does_not_accept(tree: Caller) -> None:
 # ---- calls
 
 
-@pytest.mark.parametrize(
-    ("params", "problem"),
-    [
+async def test_wrong_parameters_are_told_to_the_model(call: Caller) -> None:
+    for params, problem in (
         ({}, "the required parameter `command` is missing"),
         ({"command": "ls", "foo": 1}, "an unexpected parameter `foo` was provided"),
         ({"command": "ls", "timeout": "1"}, "the parameter `timeout` must be of type number, not string"),
         (["ls"], "parameters must be a JSON object, not array"),
-    ],
-)
-async def test_wrong_parameters_are_told_to_the_model(call: Caller, params: object, problem: str) -> None:
-    answer = await call.tools.call("Bash", params)
-    assert answer.is_error
-    assert answer.text.startswith("InputValidationError: Bash")
-    assert problem in answer.text
+    ):
+        answer = await call.tools.call("Bash", params)
+        assert answer.is_error
+        assert answer.text.startswith("InputValidationError: Bash")
+        assert problem in answer.text
 
 
 async def test_an_unknown_tool_is_the_callers_mistake(call: Caller) -> None:
@@ -308,12 +308,16 @@ async def test_an_unknown_tool_is_the_callers_mistake(call: Caller) -> None:
         await call.tools.call("WebFetch", {})
 
 
-async def test_a_sandbox_that_is_gone_is_no_answer_of_a_tool(sandbox: Sandbox) -> None:
-    with pytest.raises((BackendUnavailable, Exception), match="sandbox"):
-        async with open_claude_tools(sandbox) as tools:
-            await sandbox.delete()
-            answer = await tools.call("Bash", {"command": "true"})
-            raise BackendUnavailable(answer.text, hint="it answered")
+async def test_a_sandbox_whose_time_is_over_is_no_answer_of_a_tool(manager: Manager) -> None:
+    short = Sandbox(await manager.create(Spec(limits=Limits(sandbox_seconds=0.5))))
+    async with open_claude_tools(short) as tools:
+
+        async def use_it_up() -> None:
+            while True:
+                await tools.call("Bash", {"command": "sleep 98765"})
+
+        with anyio.fail_after(PATIENCE), pytest.raises(BackendUnavailable):
+            await use_it_up()
 
 
 def test_the_tools_have_claude_codes_names_and_parameters() -> None:

@@ -17,7 +17,6 @@ from claude_agent_sdk import (
     create_sdk_mcp_server,
     tool,
 )
-from claude_agent_sdk._internal.transport.subprocess_cli import SubprocessCLITransport
 
 from gloveport.agents.guard import SERVER, SKILL_TOOL, Guard
 from gloveport.agents.jail import AGENT_HOME, JAILED_CLI, MODEL_SOCKET
@@ -115,8 +114,27 @@ def build_recipe(
 
 
 def cli_arguments(recipe: ClaudeAgentOptions) -> list[str]:
-    """The command line's arguments for `recipe`: with a transport of our own, passing them is up to us."""
-    return SubprocessCLITransport("", recipe)._build_command()[1:]  # noqa: SLF001 - the SDK's version is pinned
+    """The command line's arguments for `recipe`: with a transport of our own, passing them is up to us.
+
+    Each value is bound to its flag by `=`, so that none can pass for a flag itself.
+    """
+    values: dict[str, object] = {
+        "output-format": "stream-json",
+        "input-format": "stream-json",
+        "append-system-prompt": _INSTRUCTIONS,
+        "tools": SKILL_TOOL,
+        "allowedTools": ",".join([*recipe.allowed_tools, *(f"Skill({name})" for name in recipe.skills or ())]),
+        "permission-mode": recipe.permission_mode,
+        "mcp-config": json.dumps({"mcpServers": {SERVER: {"type": "sdk", "name": SERVER}}}),
+        "setting-sources": ",".join(recipe.setting_sources or ()),
+        "settings": recipe.settings,
+        "model": recipe.model,
+        "max-turns": recipe.max_turns,
+        "max-budget-usd": recipe.max_budget_usd,
+        "resume": recipe.resume,
+    }
+    switches = ["--verbose", "--strict-mcp-config", "--include-partial-messages", "--session-mirror"]
+    return switches + [f"--{flag}={value}" for flag, value in values.items() if value is not None]
 
 
 def _server(call: Call) -> McpSdkServerConfig:

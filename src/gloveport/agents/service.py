@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
-from claude_agent_sdk import ClaudeSDKClient, ClaudeSDKError
+from claude_agent_sdk import ClaudeSDKClient
 
 from gloveport.agents.events import EventReader
 from gloveport.agents.guard import Guard
@@ -19,12 +19,12 @@ from gloveport.agents.rooms import open_room
 from gloveport.agents.session_files import SessionFiles
 from gloveport.agents.skillset import Skill, install_skills, repository_skills, shipped_skills
 from gloveport.agents.transport import JailTransport
-from gloveport.errors import BackendUnavailable, Unauthenticated
+from gloveport.errors import BackendUnavailable, GloveportError, Unauthenticated
 from gloveport.model import EventKind, SessionEnded, SessionEvent, Task, new_id
 from gloveport.sandbox import Manager, Sandbox
 from gloveport.settings import Settings
 from gloveport.store import Trail
-from gloveport.tools.claude import open_claude_tools
+from gloveport.tools.claude import Answer, ClaudeTools, open_claude_tools
 
 __all__ = ["AgentSpec", "ClaudeAgent", "ClaudeAgents", "open_claude_agent"]
 
@@ -54,25 +54,26 @@ class AgentSpec:
 class ClaudeAgent:
     """One conversation. Prompts are answered one after another; the session's id is in every `SessionEnded`."""
 
-    def __init__(self, client: ClaudeSDKClient, guard: Guard) -> None:
+    def __init__(self, client: ClaudeSDKClient, guard: Guard, work: _Work) -> None:
         self._client = client
         self._guard = guard
+        self._work = work
 
     async def converse(self, prompt: str) -> AsyncIterator[SessionEvent]:
         """Work on `prompt`; the last event is `SessionEnded`, whatever the model or a limit did.
 
-        `BackendUnavailable` when the command line itself fails. Leave early with `interrupt`.
+        `BackendUnavailable` when the sandbox or the command line itself fails. Leave early with `interrupt`.
         """
         reader = EventReader(self._guard)
-        try:
+        with _failures_translated():
             await self._client.query(prompt)
             async for message in self._client.receive_response():
+                if self._work.failure is not None:
+                    raise self._work.failure
                 for event in reader.read(message):
                     yield event
                     if isinstance(event, SessionEnded):
                         return
-        except ClaudeSDKError as error:
-            raise _failed(error) from error
         raise BackendUnavailable(
             "the agent's command line ended before its answer did", hint="resume the session, or start a new one"
         )
@@ -82,10 +83,8 @@ class ClaudeAgent:
 
         `converse` then ends with `SessionEnd.INTERRUPTED`, and the next prompt may follow.
         """
-        try:
+        with _failures_translated():
             await self._client.interrupt()
-        except ClaudeSDKError as error:
-            raise _failed(error) from error
 
 
 @asynccontextmanager
@@ -124,9 +123,9 @@ async def open_claude_agent(
         await install_skills(jail.files, skills)
         if history is not None:
             await jail.files.write(f"{CONFIG_HOME}/projects/{_PROJECT}/{spec.resume}.jsonl", history, mode=0o600)
-        tools = await stack.enter_async_context(open_claude_tools(sandbox))
+        work = _Work(await stack.enter_async_context(open_claude_tools(sandbox)))
         recipe = build_recipe(
-            tools.call,
+            work.call,
             guard,
             skills=[skill.name for skill in skills],
             model=spec.model,
@@ -137,12 +136,10 @@ async def open_claude_agent(
         )
         transport = JailTransport(lambda: jail.start(cli_arguments(recipe)))
         client = ClaudeSDKClient(recipe, transport)
-        try:
+        with _failures_translated():
             await client.connect()
-        except ClaudeSDKError as error:
-            raise _failed(error) from error
         stack.push_async_callback(_disconnect, client)
-        yield ClaudeAgent(client, guard)
+        yield ClaudeAgent(client, guard, work)
 
 
 class ClaudeAgents:
@@ -168,6 +165,21 @@ class ClaudeAgents:
         return open_claude_agent(
             spec, sandbox, trail, manager=self._manager, upstream=self._upstream, directory=self._directory
         )
+
+
+@dataclass(slots=True)
+class _Work:
+    """The session's tools, and the failure of the sandbox that ends their use."""
+
+    tools: ClaudeTools
+    failure: GloveportError | None = None
+
+    async def call(self, name: str, params: object) -> Answer:
+        try:
+            return await self.tools.call(name, params)
+        except GloveportError as error:
+            self.failure = error
+            return Answer(f"The sandbox does not answer: {error.message}", is_error=True)
 
 
 async def _choose_skills(spec: AgentSpec, sandbox: Sandbox) -> tuple[Sequence[Skill], Sequence[str]]:
@@ -215,7 +227,14 @@ def _record(trail: Trail, sandbox: str, call: ModelCall) -> None:
     )
 
 
-def _failed(error: ClaudeSDKError) -> BackendUnavailable:
-    return BackendUnavailable(
-        f"the agent's command line failed: {error}", hint="try again; the session can be resumed if it has an id"
-    )
+@contextmanager
+def _failures_translated() -> Iterator[None]:
+    """The SDK's failures as ours. Some of them it raises as bare `Exception`."""
+    try:
+        yield
+    except GloveportError:
+        raise
+    except Exception as error:
+        raise BackendUnavailable(
+            f"the agent's command line failed: {error}", hint="try again; the session can be resumed if it has an id"
+        ) from error

@@ -29,14 +29,14 @@ async def search(backend: Backend, ref: Ref, grep: Grep) -> list[Match]:
         "--no-config",
         f"--max-columns={_LONGEST_LINE}",
     ]
-    argv += ["--glob=!.git"]
     if grep.hidden:
         argv.append("--hidden")
     if grep.ignore_case:
         argv.append("--ignore-case")
     if grep.glob is not None:
         argv.append(f"--glob={grep.glob}")
-    argv += ["--regexp", grep.pattern, "--", grep.path]
+    # The exclusion comes last: of several globs that match a file the last one decides.
+    argv += ["--glob=!.git", "--regexp", grep.pattern, "--", grep.path]
     process = await backend.exec(ref, ExecRequest(argv=tuple(argv), output_bytes=_LONGEST_OUTPUT))
     matches: list[Match] = []
     rest = b""

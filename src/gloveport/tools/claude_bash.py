@@ -69,9 +69,9 @@ async def bash(session: ToolSession, background: BackgroundCommands, arguments: 
     """Run one command line."""
     command, timeout = arguments["command"], arguments["timeout"]
     if arguments["run_in_background"]:
-        milliseconds = min(timeout or _DEFAULT_BACKGROUND_MS, LONGEST_BACKGROUND_MS)
-        return await background.start(session, command, milliseconds / 1000)
-    seconds = min(timeout or _DEFAULT_MS, LONGEST_BASH_MS) / 1000
+        seconds = _seconds(session, timeout or _DEFAULT_BACKGROUND_MS, LONGEST_BACKGROUND_MS)
+        return await background.start(session, command, seconds)
+    seconds = _seconds(session, timeout or _DEFAULT_MS, LONGEST_BASH_MS)
     # The shell says at its end where it is, after a mark that the command cannot know beforehand.
     mark = secrets.token_hex(16)
     script = f"""exec 2>&1; trap 'printf "\\n{mark}"; pwd -P 2>/dev/null' EXIT; eval "$1\""""
@@ -85,6 +85,10 @@ async def bash(session: ToolSession, background: BackgroundCommands, arguments: 
     elif directory.startswith("/"):
         session.cwd = directory.split("\n", 1)[0]
     return _answer(result, output, seconds, background.take_ended())
+
+
+def _seconds(session: ToolSession, milliseconds: float, most: float) -> float:
+    return min(min(milliseconds, most) / 1000, session.sandbox.limits.sandbox_seconds)
 
 
 def _not_started(session: ToolSession, result: ExecResult) -> Answer:

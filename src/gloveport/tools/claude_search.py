@@ -19,7 +19,9 @@ _MOST_FILES = 100
 _LONGEST_ANSWER = 30_000
 _OUTPUT_BYTES = 16 * MIB
 _LONGEST_LINE = 500
-_COMMON = ("--no-config", "--color=never", "--hidden", "--glob=!.git", "--glob=!.hg", "--glob=!.svn")
+_COMMON = ("--no-config", "--color=never", "--hidden")
+_NEVER = ("--glob=!.git", "--glob=!.hg", "--glob=!.svn")
+"""Comes last: of several globs that match a file the last one decides."""
 _NO_MATCH = 1
 _GLOB_CHARACTERS = frozenset("*?[{")
 
@@ -28,7 +30,7 @@ async def glob(session: ToolSession, arguments: dict[str, Any]) -> Answer:
     """Files whose path matches, oldest change first."""
     base, pattern = _split_pattern(arguments["pattern"])
     directory = session.resolve(posixpath.join(arguments["path"] or "", base))
-    argv = [*_COMMON, "--files", "--no-ignore", "--sort=modified", f"--glob={pattern}"]
+    argv = [*_COMMON, "--files", "--no-ignore", "--sort=modified", f"--glob={pattern}", *_NEVER]
     if not await session.sandbox.files.exists(directory):
         return refuse(f"Directory does not exist: {directory}. {session.where}")
     result = await _ripgrep(session, argv, directory)
@@ -49,7 +51,7 @@ async def glob(session: ToolSession, arguments: dict[str, Any]) -> Answer:
 async def grep(session: ToolSession, arguments: dict[str, Any]) -> Answer:
     """Matching lines, files with matches, or counts of matches."""
     mode = arguments["output_mode"] or "files_with_matches"
-    argv = [*_COMMON, *_filters(arguments), *_shape(mode, arguments), "--regexp", arguments["pattern"]]
+    argv = [*_COMMON, *_filters(arguments), *_NEVER, *_shape(mode, arguments), "--regexp", arguments["pattern"]]
     path = arguments["path"]
     if path is not None:
         try:

@@ -203,7 +203,8 @@ async def _file_write(sandbox: Sandbox, *, path: str, content: str, create_dirs:
 
 async def _shell(sandbox: Sandbox, *, command: str, timeout: float, work_dir: str) -> ToolResult:
     cwd = posixpath.join(WORKSPACE, work_dir)
-    return _of_exec(await sandbox.exec(shell_request(command, timeout=timeout, cwd=cwd)))
+    seconds = min(timeout, sandbox.limits.sandbox_seconds)
+    return _of_exec(await sandbox.exec(shell_request(command, timeout=seconds, cwd=cwd)))
 
 
 async def _search(sandbox: Sandbox, *, pattern: str, path: str, file_pattern: str) -> ToolResult:
