@@ -1,4 +1,4 @@
-"""Dependencies are frozen: every version pinned, every file hashed, no registry named; the SDK's CLI is the documented one."""
+"""Dependencies are frozen: versions pinned, files hashed, no registry named; the SDK's CLI is the documented one."""
 
 from __future__ import annotations
 
