@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,6 +92,26 @@ def place() -> Iterator[Path]:
 @pytest.fixture
 def settings(place: Path) -> Settings:
     return Settings(state=place / "state", data=place / "data", idle_seconds=PATIENCE)
+
+
+MakeRepository = Callable[[Mapping[str, str]], Path]
+
+
+@pytest.fixture
+def make_repository(place: Path) -> MakeRepository:
+    """Makes a Git repository of the given files, with one commit."""
+
+    def make(files: Mapping[str, str]) -> Path:
+        path = place / "repository"
+        for name, text in files.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_text(text)
+        git = ("git", "-c", "user.name=t", "-c", "user.email=t@localhost")
+        for words in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "first"]):
+            subprocess.run([*git, *words], cwd=path, check=True)
+        return path
+
+    return make
 
 
 @pytest.fixture

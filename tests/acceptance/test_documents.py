@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -24,17 +25,8 @@ def block(document: str, language: str, containing: str) -> str:
 
 
 @pytest.fixture
-def repository(place: Path) -> Path:
-    path = place / "repository"
-    path.mkdir()
-    (path / "test_one.py").write_text("# TODO: more\ndef test_one():\n    pass\n")
-    for words in (
-        ["init", "-q"],
-        ["add", "-A"],
-        ["-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "x"],
-    ):
-        subprocess.run(["git", *words], cwd=path, check=True)
-    return path
+def repository(make_repository: Callable[[Mapping[str, str]], Path]) -> Path:
+    return make_repository({"test_one.py": "# TODO: more\ndef test_one():\n    pass\n"})
 
 
 @pytest.mark.parametrize("document", ["README.md", "README.zh.md"])

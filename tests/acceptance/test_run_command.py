@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,17 +24,8 @@ DONE = (Text("1. Summary: made a file."),)
 
 
 @pytest.fixture
-def repository(place: Path) -> Path:
-    path = place / "repository"
-    path.mkdir()
-    (path / "README").write_text("a project\n")
-    for words in (
-        ["init", "-q"],
-        ["add", "-A"],
-        ["-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "x"],
-    ):
-        subprocess.run(["git", *words], cwd=path, check=True)
-    return path
+def repository(make_repository: Callable[[Mapping[str, str]], Path]) -> Path:
+    return make_repository({"README": "a project\n"})
 
 
 @pytest.fixture

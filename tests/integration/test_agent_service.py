@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -51,21 +50,14 @@ OFFERED = ["Bash", "Edit", "Glob", "Grep", "Read", "Skill", "Write"]
 
 
 @pytest.fixture
-def repository(place: Path) -> Path:
-    path = place / "repository"
-    (path / "tests").mkdir(parents=True)
-    (path / "calc.py").write_text("def add(a, b):\n    return a - b\n")
-    (path / "tests" / "test_calc.py").write_text(
-        "import unittest\nfrom calc import add\n\n\nclass Add(unittest.TestCase):\n"
-        "    def test_adds(self):\n        self.assertEqual(add(2, 2), 4)\n"
+def repository(make_repository: Callable[[Mapping[str, str]], Path]) -> Path:
+    return make_repository(
+        {
+            "calc.py": "def add(a, b):\n    return a - b\n",
+            "tests/test_calc.py": "import unittest\nfrom calc import add\n\n\nclass Add(unittest.TestCase):\n"
+            "    def test_adds(self):\n        self.assertEqual(add(2, 2), 4)\n",
+        }
     )
-    for words in (
-        ["init", "-q"],
-        ["add", "-A"],
-        ["-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "x"],
-    ):
-        subprocess.run(["git", *words], cwd=path, check=True)
-    return path
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -47,21 +47,14 @@ KEY = "sk-test-not-a-real-key-0123456789"
 
 
 @pytest.fixture
-def repository(place: Path) -> Path:
-    path = place / "repository"
-    path.mkdir()
-    (path / "calc.py").write_text("def add(a, b):\n    return a - b\n")
-    (path / "test_calc.py").write_text(
-        "import unittest, calc\nclass T(unittest.TestCase):\n    def test_add(self):\n"
-        "        self.assertEqual(calc.add(2, 2), 4)\n"
+def repository(make_repository: Callable[[Mapping[str, str]], Path]) -> Path:
+    return make_repository(
+        {
+            "calc.py": "def add(a, b):\n    return a - b\n",
+            "test_calc.py": "import unittest, calc\nclass T(unittest.TestCase):\n    def test_add(self):\n"
+            "        self.assertEqual(calc.add(2, 2), 4)\n",
+        }
     )
-    for words in (
-        ["init", "-q"],
-        ["add", "-A"],
-        ["-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "x"],
-    ):
-        subprocess.run(["git", *words], cwd=path, check=True)
-    return path
 
 
 def agent_that(work: Work):

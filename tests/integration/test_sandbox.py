@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import anyio
@@ -38,17 +39,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def repository(place: Path) -> Path:
-    path = place / "repository"
-    path.mkdir()
-    (path / "a.txt").write_text("one\ntwo\n")
-    (path / ".gitignore").write_text("*.log\n")
-    (path / "sub").mkdir()
-    (path / "sub" / "b.py").write_text("import os\n")
-    git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost"]
-    for words in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "first"]):
-        subprocess.run([*git, *words], cwd=path, check=True)
-    return path
+def repository(make_repository: Callable[[Mapping[str, str]], Path]) -> Path:
+    return make_repository({"a.txt": "one\ntwo\n", ".gitignore": "*.log\n", "sub/b.py": "import os\n"})
 
 
 @pytest.fixture

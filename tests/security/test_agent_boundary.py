@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -42,17 +41,8 @@ SECRET = "heron-4711-of-the-host"
 
 
 @pytest.fixture
-def repository(place: Path) -> Path:
-    path = place / "repository"
-    path.mkdir()
-    (path / "README").write_text("A project.\n")
-    for words in (
-        ["init", "-q"],
-        ["add", "-A"],
-        ["-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "x"],
-    ):
-        subprocess.run(["git", *words], cwd=path, check=True)
-    return path
+def repository(make_repository: Callable[[Mapping[str, str]], Path]) -> Path:
+    return make_repository({"README": "A project.\n"})
 
 
 @pytest.fixture
