@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
+import tempfile
+import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from gloveport.store import DirectoryLock, make_private, remove_tree, try_claim
+from gloveport.store import DirectoryLock, claim, make_private, remove_tree, try_claim
 
 __all__ = ["FIRST_UID", "HostUser", "Place", "Record", "find_places", "make_place", "sweep"]
 
@@ -17,6 +20,8 @@ FIRST_UID = 1_879_048_192
 """Root's sandboxes run as a uid of their own from here on: above every range that systemd, containers and
 directory services hand out, below 2^31."""
 _UID_BITS = 27
+_LONGEST_MAKING = 60.0
+"""Seconds; making a place takes milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,29 +60,34 @@ class Place:
     lock: DirectoryLock
 
     @property
+    def guest(self) -> Path:
+        """What belongs to the sandbox's user."""
+        return self.path / "guest"
+
+    @property
     def upper(self) -> Path:
         """What the guest wrote in the workspace."""
-        return self.path / "guest" / "upper"
+        return self.guest / "upper"
 
     @property
     def work(self) -> Path:
         """The overlay's own scratch."""
-        return self.path / "guest" / "work"
+        return self.guest / "work"
 
     @property
     def empty(self) -> Path:
         """The lower directory of an empty workspace."""
-        return self.path / "guest" / "empty"
+        return self.guest / "empty"
 
     @property
     def copy(self) -> Path:
         """A copy of the source, where an overlay cannot show it."""
-        return self.path / "guest" / "copy"
+        return self.guest / "copy"
 
     @property
     def stage(self) -> Path:
         """Where the launcher mounts what the sandbox's user could not reach."""
-        return self.path / "guest" / "stage"
+        return self.guest / "stage"
 
     def record(self, record: Record) -> None:
         """Write `record.json`."""
@@ -96,22 +106,24 @@ class Place:
 
 
 def make_place(state: Path, sandbox: str) -> Place:
-    """Make the directories of a new sandbox, locked by this process."""
+    """Make the directories of a new sandbox, locked by this process before a sweep can see them."""
     user = HostUser.choose()
     root = make_private(state / "sandboxes", mode=0o711)
-    path = root / sandbox
-    path.mkdir(mode=0o711)
-    path.chmod(0o711)
-    lock = try_claim(path)
-    if lock is None:
-        raise AssertionError("a new directory cannot be locked")
-    place = Place(path=path, user=user, lock=lock)
-    guest = path / "guest"
-    for directory in (guest, place.upper, place.work, place.empty, place.copy, place.stage):
-        directory.mkdir(mode=0o700)
-        if os.geteuid() == 0:
-            os.chown(directory, user.uid, user.gid)
-    return place
+    scratch = Path(tempfile.mkdtemp(dir=make_private(state / "new")))
+    lock = claim(scratch)
+    try:
+        scratch.chmod(0o711)
+        place = Place(path=scratch, user=user, lock=lock)
+        for directory in (place.guest, place.upper, place.work, place.empty, place.copy, place.stage):
+            directory.mkdir(mode=0o700)
+            if os.geteuid() == 0:
+                os.chown(directory, user.uid, user.gid)
+        scratch.rename(root / sandbox)
+    except BaseException:
+        remove_tree(scratch)
+        lock.release()
+        raise
+    return replace(place, path=root / sandbox)
 
 
 def find_places(state: Path) -> Iterator[tuple[str, Record | None]]:
@@ -139,8 +151,17 @@ def sweep(state: Path) -> list[str]:
             if lock is not None:
                 Place(path=path, user=HostUser(0, 0), lock=lock).discard()
                 swept.append(path.name)
-    trash = state / "trash"
-    if trash.is_dir():
-        for path in trash.iterdir():
-            remove_tree(path)
+    for leftover in _abandoned(state):
+        remove_tree(leftover)
     return swept
+
+
+def _abandoned(state: Path) -> Iterator[Path]:
+    """What was thrown away, and what was begun so long ago that its maker must have died."""
+    if (state / "trash").is_dir():
+        yield from (state / "trash").iterdir()
+    if (state / "new").is_dir():
+        for path in (state / "new").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _LONGEST_MAKING:
+                    yield path

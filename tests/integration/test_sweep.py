@@ -1,0 +1,58 @@
+"""What dead owners left is swept; what living ones make or hold is not, however close the race."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import anyio
+import pytest
+
+from gloveport.backends.bubblewrap.place import make_place, sweep
+from gloveport.model import Spec, new_id
+from gloveport.sandbox import Manager, Sandbox
+from gloveport.settings import Settings
+from gloveport.store import make_private
+
+pytestmark = pytest.mark.anyio
+
+
+def test_places_made_while_others_sweep_survive(state: Path) -> None:
+    make_private(state, mode=0o711)
+    over = threading.Event()
+    swept: list[str] = []
+
+    def sweep_on() -> None:
+        while not over.is_set():
+            swept.extend(sweep(state))
+
+    sweepers = [threading.Thread(target=sweep_on) for _ in range(2)]
+    for sweeper in sweepers:
+        sweeper.start()
+    try:
+        places = [make_place(state, new_id()) for _ in range(200)]
+    finally:
+        over.set()
+        for sweeper in sweepers:
+            sweeper.join()
+    assert swept == []
+    assert all(place.upper.is_dir() for place in places)
+    for place in places:
+        place.lock.release()
+    assert sorted(sweep(state)) == sorted(place.path.name for place in places)
+    assert (
+        list((state / "sandboxes").iterdir())
+        == list((state / "trash").iterdir())
+        == list((state / "new").iterdir())
+        == []
+    )
+
+
+async def test_a_second_owner_sweeps_nothing_of_the_first(settings: Settings) -> None:
+    async with Manager(settings) as first:
+        sandbox = Sandbox(await first.create(Spec()))
+        async with Manager(settings) as second:
+            with anyio.fail_after(60):
+                other = Sandbox(await second.create(Spec()))
+            assert (await other.exec(["true"])).ok
+        assert (await sandbox.exec(["true"])).ok
