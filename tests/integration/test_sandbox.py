@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -256,8 +259,8 @@ async def test_a_sandbox_ends_with_its_wall_time_and_keeps_its_changes(manager: 
 
 
 async def test_a_sandbox_whose_guest_was_killed_from_outside_has_failed_and_says_so(sandbox: Sandbox) -> None:
-    pid = sandbox._backend._backend._sandboxes[sandbox.id].first_process
-    subprocess.run(["kill", "-9", str(pid)], check=True)
+    launched = sandbox._backend._backend._sandboxes[sandbox.id].launched
+    signal.pidfd_send_signal(launched._handles[1], signal.SIGKILL)
 
     async def failed() -> bool:
         return (await sandbox.status()).state is SandboxState.FAILED
@@ -266,6 +269,19 @@ async def test_a_sandbox_whose_guest_was_killed_from_outside_has_failed_and_says
     with pytest.raises(BackendUnavailable):
         await sandbox.exec(["true"])
     await sandbox.delete()
+
+
+async def test_deleting_waits_for_the_guest_even_if_bubblewraps_outer_process_was_killed(sandbox: Sandbox) -> None:
+    launched = sandbox._backend._backend._sandboxes[sandbox.id].launched
+    outer, guestd = launched._handles
+    guest = os.dup(guestd)
+    signal.pidfd_send_signal(guest, signal.SIGSTOP)
+    signal.pidfd_send_signal(outer, signal.SIGKILL)
+    with anyio.fail_after(60):
+        await sandbox.delete()
+    ended, _, _ = select.select([guest], [], [], 0)
+    assert ended, "guestd has ended, whoever has to reap it"
+    os.close(guest)
 
 
 async def test_limits_that_this_host_cannot_keep_refuse_to_start(manager: Manager) -> None:

@@ -64,6 +64,7 @@ def test_the_whole_command_line() -> None:
         *("--ro-bind", "/s/stage/0", "/root/tool"),
         *("--overlay-src", "/s/stage/workspace", "--overlay", "/s/upper", "/s/work", "/workspace"),
         *("--ro-bind", "/h/guestd", GUESTD),
+        *("--remount-ro", "/dev"),
         *("--remount-ro", "/"),
         *("--chdir", "/"),
         *("--seccomp", "11"),

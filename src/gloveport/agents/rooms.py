@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gloveport.store import claim, make_private, remove_tree, try_claim
+from gloveport.store import DirectoryLock, claim, make_private, remove_tree, try_claim
 
 __all__ = ["Room", "open_room"]
 
@@ -35,22 +36,44 @@ class Room:
 def open_room(state: Path) -> Iterator[Room]:
     """Make a room, and remove those whose owners died; it is gone when the scope is left."""
     root = make_private(state / "agents")
-    _sweep(root)
-    path = make_private(root / secrets.token_hex(4))
-    lock = claim(path)
+    _sweep(state, root)
+    path, lock = _make(state, root)
     try:
         yield Room(path)
     finally:
-        remove_tree(path)
+        _discard(state, path, lock)
+
+
+def _make(state: Path, root: Path) -> tuple[Path, DirectoryLock]:
+    """A new directory, locked by this process before a sweep can see it."""
+    scratch = Path(tempfile.mkdtemp(dir=make_private(state / "new")))
+    lock = claim(scratch)
+    try:
+        path = scratch.rename(root / secrets.token_hex(4))
+    except BaseException:
+        remove_tree(scratch)
         lock.release()
+        raise
+    return path, lock
 
 
-def _sweep(root: Path) -> None:
+def _sweep(state: Path, root: Path) -> None:
     for path in root.iterdir():
         try:
             lock = try_claim(path)
         except FileNotFoundError:
             continue
         if lock is not None:
-            remove_tree(path)
-            lock.release()
+            _discard(state, path, lock)
+
+
+def _discard(state: Path, path: Path, lock: DirectoryLock) -> None:
+    """Out of every sweep's sight first: one that met it half removed could lock it anew."""
+    trash = make_private(state / "trash") / f"{path.name}-{secrets.token_hex(4)}"
+    try:
+        path.rename(trash)
+        remove_tree(trash)
+    except FileNotFoundError:
+        pass
+    finally:
+        lock.release()

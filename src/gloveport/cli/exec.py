@@ -130,6 +130,8 @@ def _parameters(text: str) -> dict[str, Any]:
         value = json.loads(text)
     except ValueError as error:
         raise InvalidRequest(f"--params is not JSON: {error}", hint=_EXAMPLE) from error
+    except RecursionError as error:
+        raise InvalidRequest("--params is nested too deeply", hint=_EXAMPLE) from error
     if not isinstance(value, dict):
         raise InvalidRequest(f"--params must be a JSON object, not {type(value).__name__}", hint=_EXAMPLE)
     return value

@@ -10,6 +10,8 @@ from gloveport.errors import InvalidRequest
 __all__ = ["parse_env", "parse_size"]
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_LARGEST_SIZE = 2**62
+_SHOWN = 40
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -18,7 +20,10 @@ def parse_size(text: str) -> int:
     found = _SIZE.fullmatch(text.strip())
     if found is None:
         raise InvalidRequest(f"not a size: {text!r}", hint="write bytes, or a number with k, m, g or t: 512m")
-    return int(float(found[1]) * _UNITS[found[2].lower()])
+    size = float(found[1]) * _UNITS[found[2].lower()]
+    if size > _LARGEST_SIZE:
+        raise InvalidRequest(f"too large a size: {text[:_SHOWN]}", hint=f"at most {_LARGEST_SIZE} bytes")
+    return int(size)
 
 
 def parse_env(texts: Iterable[str]) -> dict[str, str]:

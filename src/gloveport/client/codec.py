@@ -80,7 +80,10 @@ def _decode_object(cls: type[Any], value: object, where: str) -> Any:
 
 def _decode_scalar(hint: Any, value: object, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            _require(False, where, "a number that fits in 64 bits")  # noqa: FBT003 - the condition has been tested
     if issubclass(hint, Enum):
         names = [member.value for member in hint]
         _require(value in names, where, f"one of: {', '.join(map(str, names))}")

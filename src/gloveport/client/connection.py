@@ -13,7 +13,7 @@ from typing import Any, Self
 from gloveport.client.wire import PROTOCOL_VERSION, Decoder, Frame, Kind, encode_json
 from gloveport.errors import BackendUnavailable, error_from_body
 
-__all__ = ["Connection", "check_hello", "runner_lost"]
+__all__ = ["Connection", "check_hello", "runner_lost", "unreachable"]
 
 _READ_SIZE = 128 * 1024
 
@@ -30,7 +30,7 @@ class Connection:
     def open(cls, path: Path) -> Self | None:
         """A greeted connection to the runner at `path`; `None` when there is none, or it is just ending.
 
-        Raises `BackendUnavailable` for a runner of another protocol.
+        Raises `BackendUnavailable` for a runner of another protocol, and for a path that this user cannot reach.
         """
         connection = cls(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
@@ -41,6 +41,9 @@ class Connection:
                 return connection
         except (FileNotFoundError, ConnectionError):
             pass
+        except OSError as error:
+            connection.close()
+            raise unreachable(path, error) from error
         except BaseException:
             connection.close()
             raise
@@ -119,6 +122,15 @@ def check_hello(frame: Frame) -> None:
             f"the runner is of another version ({hello.get('version', 'unknown')})",
             hint="stop it, with all its sandboxes, by: gloveport runner stop",
         )
+
+
+def unreachable(path: Path, error: OSError) -> BackendUnavailable:
+    """The error of a socket that this user cannot even try."""
+    return BackendUnavailable(
+        f"cannot reach a runner at {path}: {error.strerror or error}",
+        hint="point GLOVEPORT_STATE at a directory of your own, with a short path",
+        path=str(path),
+    )
 
 
 def runner_lost() -> BackendUnavailable:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
-from gloveport.client.connection import Connection
+from gloveport.client.connection import Connection, unreachable
 from gloveport.errors import BackendUnavailable, GloveportError, PermissionDenied, TimedOut, error_from_body
 from gloveport.settings import Settings
 from gloveport.store import make_private
@@ -69,6 +69,8 @@ def stop_runner(path: Path) -> bool:
             peer.connect(os.fspath(path))
         except (FileNotFoundError, ConnectionError):
             return False
+        except OSError as error:
+            raise unreachable(path, error) from error
         pid, uid, _ = _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
         if uid != os.geteuid():
             raise PermissionDenied(f"the runner belongs to uid {uid}", hint="stop it as that user")

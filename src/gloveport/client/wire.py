@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
 
-from gloveport.errors import BackendUnavailable
+from gloveport.errors import BackendUnavailable, InvalidRequest, LimitExceeded
 
 __all__ = [
     "INPUT_WINDOW",
@@ -91,6 +91,8 @@ class Frame:
             value = json.loads(self.payload)
         except ValueError as error:
             raise _malformed("a frame that is not JSON") from error
+        except RecursionError as error:
+            raise _too_deep() from error
         if not isinstance(value, dict):
             raise _malformed("JSON that is not an object")
         return value
@@ -116,10 +118,20 @@ def encode_frame(kind: Kind, payload: bytes = b"") -> bytes:
 
 
 def encode_json(kind: Kind, value: dict[str, Any]) -> bytes:
-    """One frame of JSON. Text that is not UTF-8 travels as escaped surrogates."""
-    payload = json.dumps(value, separators=(",", ":")).encode("ascii")
+    """One frame of JSON. Text that is not UTF-8 travels as escaped surrogates.
+
+    Raises `LimitExceeded` for what does not fit in a frame, `InvalidRequest` for what is nested too deeply.
+    """
+    try:
+        payload = json.dumps(value, separators=(",", ":")).encode("ascii")
+    except RecursionError as error:
+        raise _too_deep() from error
     if len(payload) > MAX_JSON:
-        raise _malformed(f"a message of more than {MAX_JSON} bytes")
+        raise LimitExceeded(
+            f"a message of {len(payload)} bytes is more than the {MAX_JSON // 2**20} MiB that fit in one",
+            hint="ask for less at once; pass large content as a file, a patch or standard input",
+            limit="message",
+        )
     return encode_frame(kind, payload)
 
 
@@ -175,6 +187,10 @@ def _checked(length: int, number: int, stream: int) -> Kind:
     if stream != 0 or length > longest or (kind in _FIXED and length != longest):
         raise _malformed("a frame of the wrong size")
     return kind
+
+
+def _too_deep() -> InvalidRequest:
+    return InvalidRequest("JSON that is nested too deeply", hint="send a flatter value")
 
 
 def _malformed(what: str) -> BackendUnavailable:

@@ -83,6 +83,8 @@ class Channel:
             reason = error.message
         except OSError as error:
             reason = f"the stream to guestd broke: {error.strerror}"
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong with one sandbox is the end of that one only
+            reason = f"the channel broke: {error!r}"
         except BaseException:
             reason = "the channel was closed"
             raise
@@ -171,6 +173,16 @@ class Channel:
         else:
             if not data:
                 end.set_result(None)
+
+    async def kill_everything(self, *, disk_full: bool = False) -> None:
+        """Kill every process of the guest, orphans of ended ones too; the sandbox lives on.
+
+        With `disk_full` the exits of those still running say that the workspace grew beyond its limit.
+        """
+        if disk_full:
+            for process in self._processes.values():
+                process.blame_disk()
+        await self.send(encode_signal(0, signal.SIGKILL, tree=True))
 
     def close(self) -> None:
         """Shut our side: guestd kills everything and exits, which ends `run`. Idempotent."""
@@ -322,10 +334,9 @@ class GuestProcess:
             )
         return self._exit
 
-    async def kill_for_disk(self) -> None:
-        """Kill the tree because the workspace grew beyond its limit; the exit will say so."""
+    def blame_disk(self) -> None:
+        """Note that it is being killed because the workspace grew beyond its limit; the exit will say so."""
         self._disk_full = True
-        await self.signal(signal.SIGKILL)
 
     async def kill(self) -> None:
         """Kill the tree and wait, for a few seconds at most, until it is reported gone."""
@@ -377,7 +388,7 @@ class GuestProcess:
             signal=ended.code if ended.how is How.SIGNALLED else None,
             oom=ended.memory_limit or (ended.code != 0 and self._channel.oom_killed()),
             timed_out=ended.timed_out,
-            disk_full=self._disk_full,
+            disk_full=self._disk_full and ended.how is How.SIGNALLED,
             dropped_stdout=ended.stdout_dropped,
             dropped_stderr=ended.stderr_dropped,
             duration=time.monotonic() - self._began,

@@ -139,7 +139,7 @@ static void need(bool condition) {
 
 static void dispatch(uint8_t kind, uint32_t stream, uint8_t *payload, size_t size) {
     bool starts = kind == HOST_START || kind == HOST_START_PART;
-    need(stream != 0);
+    need(stream != 0 || kind == HOST_SIGNAL);
     need(control.parts == NULL || (starts && stream == control.parts_stream));
     switch (kind) {
     case HOST_START:
@@ -157,7 +157,10 @@ static void dispatch(uint8_t kind, uint32_t stream, uint8_t *payload, size_t siz
         break;
     case HOST_SIGNAL:
         need(size == 2 && payload[0] >= 1 && payload[0] <= 64 && payload[1] <= 1);
-        process_signal(stream, payload[0], payload[1] == 1);
+        if (stream == 0)
+            guestd_signal_all(payload[0]);
+        else
+            process_signal(stream, payload[0], payload[1] == 1);
         break;
     case HOST_RESIZE:
         need(size == 4);

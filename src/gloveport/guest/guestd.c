@@ -52,11 +52,16 @@ void source_close(struct source *source) {
 
 /* ---- end --------------------------------------------------------------------------------------- */
 
-_Noreturn void guestd_end(int status, const char *why) {
+/* As pid 1 the kernel reaches everybody in one step, which no fork can outrun. */
+void guestd_signal_all(int number) {
     if (getpid() == 1)
-        kill(-1, SIGKILL);
+        kill(-1, number);
     else
-        tree_signal(getpid(), SIGKILL);
+        tree_signal(getpid(), number);
+}
+
+_Noreturn void guestd_end(int status, const char *why) {
+    guestd_signal_all(SIGKILL);
     if (why != NULL)
         dprintf(STDERR_FILENO, "guestd: %s\n", why);
     _exit(status);

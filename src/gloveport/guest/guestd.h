@@ -71,6 +71,9 @@ struct source {
 void source_watch(struct source *source, uint32_t events);
 void source_close(struct source *source);
 
+/* Signals every process of the guest but guestd itself, orphans included. */
+void guestd_signal_all(int number);
+
 /* Kills everything guestd started and exits; `why` (may be NULL) goes to stderr. */
 _Noreturn void guestd_end(int status, const char *why);
 

@@ -3,6 +3,7 @@
 #include "guestd.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -58,7 +59,7 @@ static uint64_t exactly(pid_t pid) {
     return kilobytes(text, "\nPss_Anon:") + kilobytes(text, "\nPss_Shmem:");
 }
 
-/* ---- file systems in memory -------------------------------------------------------------------- */
+/* ---- files and segments in memory -------------------------------------------------------------------- */
 
 /* The used bytes of the tmpfs of one line of mountinfo; 0 for anything else and for what the guest cannot write. */
 static uint64_t tmpfs_used(char *line) {
@@ -103,6 +104,22 @@ static uint64_t all_tmpfs(void) {
     return total;
 }
 
+/* What System V shared memory holds, mapped or not. Of a sandbox's own IPC namespace only, as above. */
+static uint64_t system_v(void) {
+    char *line = NULL;
+    size_t room = 0;
+    uint64_t total = 0, resident;
+    FILE *segments = getpid() == 1 ? fopen("/proc/sysvipc/shm", "re") : NULL;
+    if (segments == NULL)
+        return 0;
+    while (getline(&line, &room, segments) > 0) /* rss is the 15th column; the heading has no number there */
+        if (sscanf(line, "%*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %" SCNu64, &resident) == 1)
+            total += resident;
+    free(line);
+    fclose(segments);
+    return total;
+}
+
 /* ---- the watch --------------------------------------------------------------------------------- */
 
 /* Kills the tree of guestd's child whose tree holds the largest process; builtins are the host's own and spared. */
@@ -136,10 +153,10 @@ static void look(void) {
     struct member *members = census(getpid(), &count);
     if (members == NULL)
         return;
-    uint64_t files = all_tmpfs();
-    uint64_t held = files + total(at_most, members, count);
+    uint64_t apart = all_tmpfs() + system_v();
+    uint64_t held = apart + total(at_most, members, count);
     if (held > watch.limit)
-        held = files + total(exactly, members, count);
+        held = apart + total(exactly, members, count);
     watch.interval = held > watch.limit / 2 ? ALERT : CALM;
     if (held > watch.limit)
         kill_largest(members, count);

@@ -196,7 +196,7 @@ def encode_input_end(stream: int) -> bytes:
 
 
 def encode_signal(stream: int, number: int, *, tree: bool) -> bytes:
-    """A signal (1 to 64) to the process, or with `tree` to it and all its descendants."""
+    """A signal (1 to 64) to the process, or with `tree` to it and all its descendants; stream 0 is everybody."""
     return _frame(_Host.SIGNAL, stream, struct.pack("<BB", number, tree))
 
 

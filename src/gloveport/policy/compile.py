@@ -69,11 +69,9 @@ def compile_plan(spec: Spec, inputs: PlanInputs) -> Plan:
     mounts: list[MountOperation] = []
     mounts += _root(spec, inputs.host)
     mounts += [ProcMount(), DevMount()]
-    mounts += [
-        Tmpfs("/tmp", spec.limits.tmp_bytes, 0o1777),
-        Tmpfs("/dev/shm", spec.limits.tmp_bytes, 0o1777),
-        Tmpfs(GUEST_HOME, spec.limits.tmp_bytes, 0o700),
-    ]
+    # All three full still leave a quarter of the memory, so that a command can tidy up.
+    size = min(spec.limits.tmp_bytes, spec.limits.memory_bytes // 4)
+    mounts += [Tmpfs("/tmp", size, 0o1777), Tmpfs("/dev/shm", size, 0o1777), Tmpfs(GUEST_HOME, size, 0o700)]
     mounts += [Bind(path, path) for path in shown]
     mounts += [Bind(source, f"{GUEST_TOOLS}/{name}") for name, source in inputs.tools]
     mounts.append(Overlay(inputs.lower, WORKSPACE))

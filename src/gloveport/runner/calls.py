@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,6 +29,11 @@ LARGEST_WRITE = 64 * MIB
 
 _EVERYTHING = 2**62
 """Bytes of output that no process reaches."""
+
+_MOST_PATHS = 10_000
+"""Paths of a patch that its answer lists; the patch itself has them all."""
+_LONGEST_PATHS = 8 * MIB
+"""Characters of JSON that those paths take together."""
 
 Verb = Callable[[Mapping[str, Any], Connection], Awaitable[Mapping[str, Any]]]
 
@@ -181,7 +187,11 @@ class Calls:
     async def _diff(self, request: Mapping[str, Any], connection: Connection) -> Mapping[str, Any]:
         patch = await Sandbox(self._held(request)).diff(ignored=_field(request, "ignored", bool, False))
         await connection.output(patch.data)
-        return {"paths": encode(patch.paths), "warnings": list(patch.warnings)}
+        return {
+            "paths": _first_that_fit(patch.paths),
+            "paths_total": len(patch.paths),
+            "warnings": list(patch.warnings),
+        }
 
     async def _changes(self, request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
         found = await Sandbox(self._held(request)).changes(ignored=_field(request, "ignored", bool, False))
@@ -189,6 +199,19 @@ class Calls:
 
     def _held(self, request: Mapping[str, Any]) -> Held:
         return self._manager.get(_field(request, "id", str))
+
+
+def _first_that_fit(paths: Sequence[PatchEntry]) -> list[Any]:
+    """As JSON values, as many as one answer has room for."""
+    found: list[Any] = []
+    room = _LONGEST_PATHS
+    for path in paths[:_MOST_PATHS]:
+        value = encode(path)
+        room -= len(json.dumps(value))
+        if room < 0:
+            break
+        found.append(value)
+    return found
 
 
 _REQUIRED: Any = object()

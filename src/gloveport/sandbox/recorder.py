@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ __all__ = ["RECORDED_OUTPUT", "Recorder"]
 
 RECORDED_OUTPUT = 4096
 """Bytes of each output stream that the trail keeps; the whole stream is there as a digest and a length."""
+_RECORDED_CHANGES = 1000
+"""Changed paths that the trail lists; all of them are there as a digest and a number."""
 
 
 class Recorder:
@@ -120,10 +123,14 @@ class Recorder:
         await self._backend.resume(ref)
 
     async def changes(self, ref: Ref) -> ChangeSet:
-        """List what changed, and record the list."""
+        """List what changed, and record the beginning of the list, its length and a digest of every path in it."""
         found = await self._backend.changes(ref)
-        paths = [{"path": change.path, "kind": change.kind} for change in found.changes]
-        self.trail.append(EventKind.CHANGES, {"sandbox": ref.id, "changes": paths})
+        listed = [{"path": change.path, "kind": change.kind} for change in found.changes[:_RECORDED_CHANGES]]
+        paths = b"".join(os.fsencode(change.path) + b"\0" for change in found.changes)
+        self.trail.append(
+            EventKind.CHANGES,
+            {"sandbox": ref.id, "changes": listed, "total": len(found.changes), "sha256": _digest(paths)},
+        )
         return found
 
     def _decide(self, decision: Decision, facts: Mapping[str, Any]) -> None:

@@ -6,9 +6,8 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
+import secrets
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
 from gloveport.errors import BackendUnavailable
@@ -73,19 +72,62 @@ def try_claim(directory: Path) -> DirectoryLock | None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a tree that a guest wrote: unreadable directories included, links never followed. Missing is fine."""
-    shutil.rmtree(path, onerror=_open_up_and_retry)
+    """Remove a tree that a guest wrote, however deep, unreadable or oddly named. Missing is fine.
 
-
-def _open_up_and_retry(function: Callable[..., object], path: str, _error: object) -> None:
-    parent = os.path.dirname(path)
-    with contextlib.suppress(OSError):
-        os.chmod(parent, 0o700)
-    with contextlib.suppress(OSError):
-        if not os.path.islink(path):
-            os.chmod(path, 0o700)
+    Nothing is reached by a path of the guest's making: every directory is moved up to the top, opened there without
+    following links, and emptied; so two descriptors suffice for any depth.
+    """
+    try:
+        top = _open_directory(path, None)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        path.unlink(missing_ok=True)
+        return
+    try:
+        _empty(top)
+    finally:
+        os.close(top)
     with contextlib.suppress(FileNotFoundError):
-        if function is os.scandir or function is os.open or function is os.lstat:
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            function(path)
+        path.rmdir()
+
+
+def _empty(top: int) -> None:
+    number = 0
+    pending = _take_apart(top, top, number)
+    while pending:
+        name = pending.pop()
+        directory = _open_directory(name, top)
+        try:
+            number += len(pending) + 1
+            pending += _take_apart(directory, top, number)
+        finally:
+            os.close(directory)
+        os.rmdir(name, dir_fd=top)
+
+
+def _take_apart(directory: int, top: int, number: int) -> list[bytes]:
+    """Remove the files in `directory` and move its directories to `top`; their names there."""
+    moved: list[bytes] = []
+    for entry in os.listdir(directory):
+        name = os.fsencode(entry)
+        try:
+            os.unlink(name, dir_fd=directory)
+        except (IsADirectoryError, PermissionError):
+            new = b".removing-%d-%d-%s" % (number, len(moved), secrets.token_hex(4).encode())
+            os.close(_open_directory(name, directory))  # makes it movable
+            os.rename(name, new, src_dir_fd=directory, dst_dir_fd=top)
+            moved.append(new)
+        except FileNotFoundError:
+            continue
+    return moved
+
+
+def _open_directory(name: Path | bytes, parent: int | None) -> int:
+    """Open a directory, never through a link, after giving its owner all permissions."""
+    where = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        os.chmod(f"/proc/self/fd/{where}", 0o700)
+        return os.open(f"/proc/self/fd/{where}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    finally:
+        os.close(where)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from gloveport.backends.bubblewrap.cgroups import Cgroups, find_cgroups
 from gloveport.backends.bubblewrap.changes import CopyChanges, OverlayChanges
 from gloveport.backends.bubblewrap.helpers import Helpers, install_helpers
 from gloveport.backends.bubblewrap.live import LiveSandbox, Means, encode_env, start_sandbox
-from gloveport.backends.bubblewrap.place import Place, find_places, make_place, sweep
+from gloveport.backends.bubblewrap.place import Place, empty_trash, find_places, make_place, sweep
 from gloveport.backends.bubblewrap.probe import probe_host
 from gloveport.backends.bubblewrap.workspace import prepare_workspace
 from gloveport.errors import (
@@ -39,7 +38,7 @@ from gloveport.model import (
     SandboxState,
     SandboxStatus,
 )
-from gloveport.store import make_private, remove_tree
+from gloveport.store import make_private
 
 __all__ = ["LARGEST_READ", "BubblewrapBackend"]
 
@@ -211,13 +210,7 @@ class BubblewrapBackend(BackendBase):
     def _discard(self, place: Place) -> None:
         place.discard()
         if self._tasks is not None:
-            self._tasks.start_soon(anyio.to_thread.run_sync, self._empty_trash)
-
-    def _empty_trash(self) -> None:
-        trash = self._state / "trash"
-        with contextlib.suppress(FileNotFoundError):
-            for path in trash.iterdir():
-                remove_tree(path)
+            self._tasks.start_soon(anyio.to_thread.run_sync, empty_trash, self._state)
 
     async def _builtin(self, ref: Ref, path: str, *argv: str, stdin: bytes | None = None) -> bytes:
         request = ExecRequest(argv=argv, builtin=True, stdin=stdin is not None, output_bytes=_KEEP_EVERYTHING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -60,48 +61,59 @@ class Launch:
 
 
 class Launched:
-    """A started bubblewrap: its outer process, and the guest's first process on the host."""
+    """A started bubblewrap: its outer process, and guestd, the guest's first process, on the host."""
 
     def __init__(self, outer: subprocess.Popen[bytes], info: int) -> None:
         self.last_words = ""
         """What bubblewrap or the launcher wrote on stderr, known once it is reaped."""
         self._outer = outer
         self._info = info
-        self._pidfd: int | None = os.pidfd_open(outer.pid)
-
-    def first_process(self) -> int | None:
-        """The host's number for the guest's first process, once bubblewrap has said it."""
-        try:
-            said = json.loads(os.read(self._info, _LAST_WORDS))
-            return int(said["child-pid"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        self._handles = [os.pidfd_open(outer.pid)]
+        self._reaped = False
 
     @property
     def status(self) -> int | None:
         """The outer process's exit status, known once it is reaped."""
         return self._outer.returncode
 
-    async def reap(self, first: int | None) -> None:
-        """Wait for the end, forcing it after a few seconds. Idempotent."""
-        if self._pidfd is None:
+    def find_guestd(self) -> None:
+        """Get hold of guestd itself, once bubblewrap has said its number: the outer process may be killed apart."""
+        try:
+            said = json.loads(_read_now(self._info))
+            self._handles.append(os.pidfd_open(int(said["child-pid"])))
+        except (OSError, ValueError, KeyError, TypeError):
             return
+
+    async def reap(self) -> None:
+        """Wait until bubblewrap and guestd, and with it every process of the guest, are gone. Idempotent.
+
+        What has not ended by itself after a few seconds is killed.
+        """
+        if self._reaped:
+            return
+        if len(self._handles) == 1:
+            self.find_guestd()
         with anyio.CancelScope(shield=True):
-            with anyio.move_on_after(_REAP_SECONDS) as patience:
-                await anyio.wait_readable(self._pidfd)
-            if patience.cancelled_caught:
-                for pid in (first, self._outer.pid):
-                    if pid is not None:
-                        _kill(pid)
-                with anyio.move_on_after(_REAP_SECONDS):
-                    await anyio.wait_readable(self._pidfd)
+            for force in (False, True):
+                if force:
+                    self._kill()
+                with anyio.move_on_after(_REAP_SECONDS) as patience:
+                    for handle in self._handles:
+                        await anyio.wait_readable(handle)
+                if not patience.cancelled_caught:
+                    break
+        self._reaped = True
         self._outer.poll()
-        pidfd, self._pidfd = self._pidfd, None
-        os.close(pidfd)
-        os.close(self._info)
+        for descriptor in (*self._handles, self._info):
+            os.close(descriptor)
         if self._outer.stderr is not None:
             self.last_words = _read_now(self._outer.stderr.fileno())
             self._outer.stderr.close()
+
+    def _kill(self) -> None:
+        for handle in self._handles:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
 
 
 def launch(request: Launch, info: int) -> Launched:
@@ -129,10 +141,3 @@ def _read_now(descriptor: int) -> str:
         return os.read(descriptor, _LAST_WORDS).decode("utf-8", "replace").strip()
     except OSError:
         return ""
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return

@@ -50,7 +50,6 @@ class LiveSandbox:
     created_at: float
     env: tuple[bytes, ...]
     """The plan's environment as processes get it."""
-    first_process: int | None = None
     state: SandboxState = SandboxState.CREATING
     reason: str = ""
     watch: Watch | None = None
@@ -78,7 +77,7 @@ class LiveSandbox:
                 self.watch.cancel()
             if self.channel.lost is None:
                 self.channel.close()
-            await self.launched.reap(self.first_process)
+            await self.launched.reap()
             if self.cgroup is not None:
                 self.cgroup.remove()
 
@@ -120,7 +119,7 @@ async def start_sandbox(plan: Plan, place: Place, workspace: Workspace, means: M
             raise _start_failure(words, status) from error
         raise
     sandbox.state = SandboxState.RUNNING
-    sandbox.first_process = launched.first_process()
+    launched.find_guestd()
     place.record(
         Record(
             id=plan.sandbox,

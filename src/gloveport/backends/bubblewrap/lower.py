@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gloveport.errors import BackendUnavailable, GloveportError, NotFound, PermissionDenied
+from gloveport.errors import BackendUnavailable, GloveportError, InvalidRequest, NotFound, PermissionDenied
 
 __all__ = ["LowerFacts", "copy_tree", "inspect_lower"]
 
 _LISTED = 100
+_SHOWN_PATH = 200
 _CHUNK = 8 * 1024 * 1024
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -37,7 +38,8 @@ class LowerFacts:
 def inspect_lower(path: Path) -> LowerFacts:
     """Look at every entry of a directory once, following no link. A hundred thousand take under a second.
 
-    Raises `NotFound` or `PermissionDenied` when the root itself cannot be listed.
+    Raises `NotFound` or `PermissionDenied` when the root itself cannot be listed, `InvalidRequest` for a tree deeper
+    than a path can say.
     """
     root = str(path)
     readable = _Reader()
@@ -68,6 +70,8 @@ def inspect_lower(path: Path) -> LowerFacts:
             unreadable.append(directory)
         except (FileNotFoundError, NotADirectoryError):
             continue  # the user works on in the tree meanwhile
+        except OSError as error:
+            raise _refusal(error, directory) from error
     shown = sorted(os.path.relpath(found, root) for found in unreadable[:_LISTED])
     return LowerFacts(uid=owner[0], gid=owner[1], uniform=uniform, entries=count, unreadable=tuple(shown))
 
@@ -215,6 +219,11 @@ def _refusal(error: OSError, path: str) -> GloveportError:
         )
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return NotFound(f"{path} is not a directory here", hint="check the path of the repository", path=path)
+    if error.errno == errno.ENAMETOOLONG:
+        return InvalidRequest(
+            f"the tree is deeper than Linux takes in one path, below {path[:_SHOWN_PATH]}",
+            hint="remove the deep directories, or name one that holds less",
+        )
     return BackendUnavailable(
         f"{path} cannot be copied: {error.strerror}",
         hint="make room on the disk that holds GLOVEPORT_STATE, or point it elsewhere",

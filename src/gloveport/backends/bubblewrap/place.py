@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gloveport.store import DirectoryLock, claim, make_private, remove_tree, try_claim
 
-__all__ = ["FIRST_UID", "HostUser", "Place", "Record", "find_places", "make_place", "sweep"]
+__all__ = ["FIRST_UID", "HostUser", "Place", "Record", "empty_trash", "find_places", "make_place", "sweep"]
 
 FIRST_UID = 1_879_048_192
 """Root's sandboxes run as a uid of their own from here on: above every range that systemd, containers and
@@ -151,9 +151,16 @@ def sweep(state: Path) -> list[str]:
             if lock is not None:
                 Place(path=path, user=HostUser(0, 0), lock=lock).discard()
                 swept.append(path.name)
-    for leftover in _abandoned(state):
-        remove_tree(leftover)
+    empty_trash(state)
     return swept
+
+
+def empty_trash(state: Path) -> None:
+    """Remove what was thrown away, and what dead makers left half made."""
+    for leftover in _abandoned(state):
+        # One that cannot be removed (an immutable file, a mount) must not keep the others; the next sweep tries again.
+        with contextlib.suppress(OSError):
+            remove_tree(leftover)
 
 
 def _abandoned(state: Path) -> Iterator[Path]:

@@ -57,7 +57,11 @@ def render(plan: Plan, places: Places) -> list[str]:
     ]
     for mount in plan.mounts:
         argv += _mount(mount, places)
-    argv += ["--ro-bind", places.guestd, GUESTD, "--remount-ro", "/", "--chdir", "/"]
+    argv += ["--ro-bind", places.guestd, GUESTD]
+    for mount in plan.mounts:
+        if isinstance(mount, DevMount):
+            argv += ["--remount-ro", mount.target]
+    argv += ["--remount-ro", "/", "--chdir", "/"]
     argv += ["--seccomp", str(places.seccomp_fd), "--", GUESTD, *_guestd(plan, places)]
     return argv
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 import anyio
@@ -20,7 +20,7 @@ from gloveport.model import Bind, Overlay, Plan
 
 __all__ = ["Workspace", "prepare_workspace", "stages_for"]
 
-_ALWAYS_REACHABLE = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc")
+_ALWAYS_REACHABLE = frozenset({"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +71,16 @@ async def prepare_workspace(plan: Plan, place: Place) -> Workspace:
 
 def stages_for(workspace: Workspace) -> list[Stage]:
     """What the launcher shows before it drops root."""
-    stages = [Stage(source, target) for source, target in workspace.staged.items()]
+    stages = [Stage(source, target, _owner(source)) for source, target in workspace.staged.items()]
     if workspace.owner is not None:
         stages.append(Stage(workspace.source, workspace.lower, workspace.owner))
     return stages
+
+
+def _owner(source: str) -> tuple[int, int]:
+    # What is shown is meant to be read, also where only its owner may.
+    facts = Path(source).stat()
+    return facts.st_uid, facts.st_gid
 
 
 def _stage_targets(plan: Plan, place: Place) -> dict[str, str]:
@@ -83,7 +89,7 @@ def _stage_targets(plan: Plan, place: Place) -> dict[str, str]:
         return {}
     staged: dict[str, str] = {}
     for mount in plan.mounts:
-        if not isinstance(mount, Bind) or mount.source in staged or mount.source.startswith(_ALWAYS_REACHABLE):
+        if not isinstance(mount, Bind) or mount.source in staged or _is_always_reachable(mount.source):
             continue
         target = place.stage / str(len(staged))
         if Path(mount.source).is_dir():
@@ -92,6 +98,10 @@ def _stage_targets(plan: Plan, place: Place) -> dict[str, str]:
             target.touch()
         staged[mount.source] = str(target)
     return staged
+
+
+def _is_always_reachable(source: str) -> bool:
+    return PurePosixPath(source).parts[1:2] != () and PurePosixPath(source).parts[1] in _ALWAYS_REACHABLE
 
 
 async def _copy(source: Path, place: Place) -> None:
