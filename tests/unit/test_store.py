@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gloveport.errors import InvalidRequest
+from gloveport.errors import InvalidRequest, LimitExceeded
 from gloveport.model import Event, EventKind
 from gloveport.store import GENESIS, MASK, Redactor, Trail, read_trail, verify_trail
 
@@ -76,6 +77,32 @@ def test_a_record_taken_out_is_found(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest) as caught:
         verify_trail(tmp_path / "t")
     assert caught.value.context["record"] == 2
+
+
+def test_an_end_that_was_cut_off_is_found(tmp_path: Path) -> None:
+    trail = Trail(tmp_path / "t")
+    trail.append(EventKind.RUN_STARTED, {})
+    trail.append(EventKind.RUN_ENDED, {})
+    trail.close()
+    assert verify_trail(tmp_path / "t", last=EventKind.RUN_ENDED) == 2
+    lines = (tmp_path / "t").read_bytes().splitlines(keepends=True)
+    (tmp_path / "t").write_bytes(lines[0])
+    with pytest.raises(InvalidRequest) as caught:
+        verify_trail(tmp_path / "t", last=EventKind.RUN_ENDED)
+    assert caught.value.context["record"] == 1
+
+
+def test_a_full_disk_is_an_error_and_leaves_the_chain_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trail = Trail(tmp_path / "t")
+    trail.append(EventKind.RUN_STARTED, {})
+    write = os.write
+    monkeypatch.setattr("os.write", lambda descriptor, data: write(descriptor, data[:7]))
+    with pytest.raises(LimitExceeded):
+        trail.append(EventKind.PROMPT, {})
+    monkeypatch.undo()
+    trail.append(EventKind.RUN_ENDED, {})
+    trail.close()
+    assert verify_trail(tmp_path / "t", last=EventKind.RUN_ENDED) == 2
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLES))

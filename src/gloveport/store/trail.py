@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gloveport.errors import InvalidRequest
+from gloveport.errors import InvalidRequest, LimitExceeded
 from gloveport.model import Event, EventKind, new_trace
 from gloveport.store.redact import Redactor
 
@@ -62,7 +62,7 @@ class Trail:
             f'"data":{clean},"previous":"{self._previous}"'
         ).encode()
         digest = hashlib.sha256(self._previous.encode() + sealed).hexdigest()
-        os.write(self._descriptor, sealed + f'{_SEAL}{digest}"}}\n'.encode())
+        _write_whole(self._descriptor, sealed + f'{_SEAL}{digest}"}}\n'.encode(), self.path)
         event = Event(
             sequence=self._sequence,
             time=time,
@@ -85,6 +85,13 @@ class Trail:
             self._descriptor = None
 
 
+def _write_whole(descriptor: int, line: bytes, path: Path) -> None:
+    written = os.write(descriptor, line)
+    if written != len(line):
+        os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
+        raise LimitExceeded(f"no space for the trail {path}", hint="free disk space: nothing goes on unrecorded")
+
+
 def read_trail(path: Path) -> Iterator[Event]:
     """The events of a trail file, unverified. A broken line raises `InvalidRequest`."""
     with path.open("rb") as lines:
@@ -100,13 +107,15 @@ def read_trail(path: Path) -> Iterator[Event]:
                 ) from error
 
 
-def verify_trail(path: Path) -> int:
-    """Check every record's seal, sequence and chain; the number of records.
+def verify_trail(path: Path, *, last: EventKind | None = None) -> int:
+    """Check every record's seal, sequence and chain, and that the last record is of kind `last`; the number of records.
 
-    Raises `InvalidRequest` that names the first broken record.
+    Raises `InvalidRequest` that names the first broken record. The chain has no key: who can write the file can make a
+    new one, whole. Keep the last hash elsewhere where that matters.
     """
     previous = GENESIS
     count = 0
+    kind = ""
     with path.open("rb") as lines:
         for line in lines:
             problem = _broken(line, count, previous)
@@ -117,7 +126,14 @@ def verify_trail(path: Path) -> int:
                     record=count,
                 )
             previous = line[-67:-3].decode()
+            kind = json.loads(line)["kind"]
             count += 1
+    if last is not None and kind != last:
+        raise InvalidRequest(
+            f"{path}: record {count} is missing: the trail ends with {kind or 'nothing'}, not with {last}",
+            hint="the end was cut off, or the run died before it could write it",
+            record=count,
+        )
     return count
 
 

@@ -308,3 +308,49 @@ def test_started_comes_first_and_exit_last(guestd: Client) -> None:
     stream = guestd.start("echo", "x")
     frames = [guestd.frame_of(stream) for _ in range(3)]
     assert [type(frame) for frame in (frames[0], frames[2])] == [Started, Exit]
+
+
+def test_out_of_time_also_ends_what_tried_to_leave_the_tree(guestd: Client) -> None:
+    script = """
+import ctypes, os, time
+libc = ctypes.CDLL(None, use_errno=True)
+refused = libc.prctl(36, 0, 0, 0, 0), ctypes.get_errno()
+reader, writer = os.pipe()
+if os.fork() == 0:
+    if os.fork() == 0:
+        os.setsid()
+        os.write(writer, str(os.getpid()).encode())
+        time.sleep(1000)
+    os._exit(0)
+os.wait()
+print(*refused, os.read(reader, 20).decode(), flush=True)
+time.sleep(1000)
+"""
+    stream = guestd.start("python3", "-c", script, timeout_ms=2000)
+    guestd.started(stream)
+    result, error, pid = guestd.lines(stream, 1)[0].split()
+    end = guestd.finish(stream).exit
+    assert (int(result), int(error)) == (-1, errno.EPERM)
+    assert end.timed_out
+    assert goes_away(guestd, pid)
+
+
+def test_a_program_may_become_one_more_subreaper(guestd: Client) -> None:
+    script = "import ctypes; print(ctypes.CDLL(None).prctl(36, 1, 0, 0, 0))"
+    assert guestd.run("python3", "-c", script).stdout == b"0\n"
+
+
+def test_a_signal_to_all_reaches_orphans_and_spares_guestd(guestd: Client) -> None:
+    guestd.run(*shell(f"{DETACH.replace('; ', ' > /dev/null; ')}"))
+    first = guestd.start(*shell(f"{DETACH}; exec sleep 1000"))
+    second = guestd.start("sleep", "1000")
+    guestd.started(first)
+    guestd.started(second)
+    (orphan,) = guestd.lines(first, 1)
+    guestd.send(encode_signal(first, signal.SIGKILL, tree=False))
+    guestd.finish(first)
+    assert is_alive(guestd, orphan)
+    guestd.send(encode_signal(0, signal.SIGKILL, tree=True))
+    assert guestd.finish(second).exit.code == signal.SIGKILL
+    assert goes_away(guestd, orphan)
+    assert guestd.run("true").code == 0

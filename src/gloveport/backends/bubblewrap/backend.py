@@ -19,7 +19,7 @@ from gloveport.backends.bubblewrap.helpers import Helpers, install_helpers
 from gloveport.backends.bubblewrap.live import LiveSandbox, Means, encode_env, start_sandbox
 from gloveport.backends.bubblewrap.place import Place, empty_trash, find_places, make_place, sweep
 from gloveport.backends.bubblewrap.probe import probe_host
-from gloveport.backends.bubblewrap.workspace import prepare_workspace
+from gloveport.backends.bubblewrap.workspace import Workspace, copy_instead, prepare_workspace
 from gloveport.errors import (
     BackendUnavailable,
     LimitExceeded,
@@ -102,7 +102,7 @@ class BubblewrapBackend(BackendBase):
         place = make_place(self._state, plan.sandbox)
         try:
             workspace = await prepare_workspace(plan, place)
-            self._sandboxes[plan.sandbox] = await start_sandbox(plan, place, workspace, means)
+            self._sandboxes[plan.sandbox] = await _start(plan, place, workspace, means)
         except BaseException:
             self._discard(place)
             raise
@@ -191,8 +191,8 @@ class BubblewrapBackend(BackendBase):
         """Read the workspace's upper layer on the host; works for a failed or stopped sandbox too."""
         sandbox = self._known(ref)
         work = sandbox.workspace
-        if work.copied:
-            return await anyio.to_thread.run_sync(CopyChanges, work.original, sandbox.place.upper)
+        if work.copied_at is not None:
+            return await anyio.to_thread.run_sync(CopyChanges, work.original, sandbox.place.upper, work.copied_at)
         return await anyio.to_thread.run_sync(OverlayChanges, work.original, sandbox.place.upper)
 
     def _check(self, plan: Plan) -> None:
@@ -238,6 +238,18 @@ class BubblewrapBackend(BackendBase):
 
     def _unknown(self, ref: Ref) -> NotFound:
         return NotFound(f"no sandbox {ref.id!r}", hint="see what there is with: gloveport list", id=ref.id)
+
+
+async def _start(plan: Plan, place: Place, workspace: Workspace, means: Means) -> LiveSandbox:
+    """Start with the workspace as it was prepared, or with a copy where this host cannot show it."""
+    while True:
+        try:
+            return await start_sandbox(plan, place, workspace, means)
+        except BackendUnavailable as error:
+            other = await copy_instead(workspace, place, error.message)
+            if other is None:
+                raise
+            workspace = other
 
 
 async def _collect(process: GuestProcess, path: str, stdin: bytes | None) -> bytes:

@@ -17,7 +17,7 @@ from gloveport.backends.bubblewrap.launcher import IDMAP_UNSUPPORTED, Launch, La
 from gloveport.backends.bubblewrap.place import Place, Record
 from gloveport.backends.bubblewrap.render import Places, render
 from gloveport.backends.bubblewrap.watch import Watch
-from gloveport.backends.bubblewrap.workspace import Workspace, stages_for
+from gloveport.backends.bubblewrap.workspace import IDMAP_TROUBLE, Workspace, stages_for
 from gloveport.errors import BackendUnavailable
 from gloveport.guest.channel import Channel
 from gloveport.model import Assembled, Plan, SandboxState
@@ -148,7 +148,7 @@ def _launch(
             upper=str(place.upper),
             work=str(place.work),
             lower=workspace.lower,
-            copied=workspace.copied,
+            copied=workspace.copied_at is not None,
             staged=workspace.staged,
             control_fd=theirs.fileno(),
             seccomp_fd=seccomp,
@@ -187,7 +187,7 @@ def _make_cgroup(plan: Plan, cgroups: Cgroups) -> SandboxCgroup | None:
 def _start_failure(words: str, status: int | None) -> BackendUnavailable:
     if status == IDMAP_UNSUPPORTED:
         return BackendUnavailable(
-            f"this file system cannot be shown with other owners: {words}",
+            f"this file system {IDMAP_TROUBLE}: {words}",
             hint="copy the repository to a local file system (ext4, xfs, btrfs)",
         )
     return BackendUnavailable(

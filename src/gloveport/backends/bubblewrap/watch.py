@@ -172,7 +172,7 @@ class _Walk:
 
     def _ascend(self) -> None:
         self._levels.pop()
-        if self._levels and not (self._move("..") and self._is_at(self._levels[-1])):
+        if self._levels and not self._move("..", self._levels[-1].identity):
             self._find_back()
 
     def _find_back(self) -> None:
@@ -180,20 +180,18 @@ class _Walk:
         os.close(self._here)
         self._here = os.dup(self._root)
         for depth, level in enumerate(self._levels[1:], start=1):
-            if not (self._move(level.name) and self._is_at(level)):
+            if not self._move(level.name, level.identity):
                 del self._levels[depth:]
-                break
-        else:
-            return
-        self._find_back()
+                return
 
-    def _is_at(self, level: _Level) -> bool:
-        return _identity(self._here) == level.identity
-
-    def _move(self, name: str) -> bool:
+    def _move(self, name: str, identity: tuple[int, int] | None = None) -> bool:
+        """Go to a directory next to this one, if it is there (and is the one with `identity`)."""
         try:
             there = os.open(name, _DIRECTORY, dir_fd=self._here)
         except OSError:
+            return False
+        if identity not in (None, _identity(there)):
+            os.close(there)
             return False
         os.close(self._here)
         self._here = there

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
@@ -18,7 +18,12 @@ from gloveport.backends.bubblewrap.lower import copy_tree, inspect_lower
 from gloveport.backends.bubblewrap.place import Place
 from gloveport.model import Bind, Overlay, Plan
 
-__all__ = ["Workspace", "prepare_workspace", "stages_for"]
+__all__ = ["IDMAP_TROUBLE", "Workspace", "copy_instead", "prepare_workspace", "stages_for"]
+
+OVERLAY_TROUBLE = "overlay mount"
+"""In what bubblewrap says when the file system of the state directory cannot hold an overlay's upper layer."""
+IDMAP_TROUBLE = "cannot be shown with other owners"
+"""In our own words for the launcher's exit status `IDMAP_UNSUPPORTED`."""
 
 _ALWAYS_REACHABLE = frozenset({"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc"})
 
@@ -33,8 +38,8 @@ class Workspace:
     """The same content as this process finds it."""
     source: str
     """The directory of the plan; empty for an empty workspace."""
-    copied: bool = False
-    """Without an overlay: the upper directory itself is a copy."""
+    copied_at: int | None = None
+    """Without an overlay the upper directory itself is a copy: when it was done, in nanoseconds of a file's `ctime`."""
     staged: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     owner: tuple[int, int] | None = None
     """Who owns the source on the host, where the launcher must show it as the sandbox's user's."""
@@ -65,8 +70,21 @@ async def prepare_workspace(plan: Plan, place: Place) -> Workspace:
             staged=staged,
             owner=(facts.uid, facts.gid),
         )
-    await _copy(source, place)
+    await _copy(source, place.copy, place)
     return Workspace(lower=str(place.copy), original=place.copy, source=str(source), staged=staged)
+
+
+async def copy_instead(workspace: Workspace, place: Place, trouble: str) -> Workspace | None:
+    """The next best workspace after bubblewrap or its launcher said `trouble`; `None` when a copy would not help."""
+    if workspace.owner is not None and IDMAP_TROUBLE in trouble:
+        await _copy(workspace.original, place.copy, place)
+        return replace(workspace, lower=str(place.copy), original=place.copy, owner=None)
+    if workspace.copied_at is None and OVERLAY_TROUBLE in trouble:
+        await _copy(workspace.original, place.upper, place)
+        mark = place.path / "copied"
+        mark.touch()
+        return replace(workspace, owner=None, copied_at=mark.stat().st_ctime_ns)
+    return None
 
 
 def stages_for(workspace: Workspace) -> list[Stage]:
@@ -104,11 +122,11 @@ def _is_always_reachable(source: str) -> bool:
     return PurePosixPath(source).parts[1:2] != () and PurePosixPath(source).parts[1] in _ALWAYS_REACHABLE
 
 
-async def _copy(source: Path, place: Place) -> None:
+async def _copy(source: Path, target: Path, place: Place) -> None:
     owner = (place.user.uid, place.user.gid) if os.geteuid() == 0 else None
 
     def work() -> None:
-        copy_tree(source, place.copy, owner=owner, should_stop=_is_cancelled)
+        copy_tree(source, target, owner=owner, should_stop=_is_cancelled)
 
     await anyio.to_thread.run_sync(work)
     await anyio.lowlevel.checkpoint()
