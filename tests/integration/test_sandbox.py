@@ -344,3 +344,21 @@ async def test_a_callers_error_leaves_the_scope_as_it_is_and_nothing_behind(sett
             assert sandbox.id
             _ = 1 / 0
     assert list((settings.state / "sandboxes").iterdir()) == []
+
+
+FILL = "import time\nopen('/tmp/begun', 'w')\nfor i in range(10**6):\n    open(f'part{i}', 'wb').write(bytes(4 << 20))\n    time.sleep(0.05)\n"
+DIG = "import os\nfor _ in range(40):\n    os.mkdir('d' * 200)\n    os.chdir('d' * 200)\n"
+
+
+@pytest.mark.parametrize("program", [FILL, DIG + FILL], ids=["in the workspace", "deeper than a path is long"])
+async def test_a_writer_left_in_the_background_is_killed_beyond_the_disk_limit(manager: Manager, program: str) -> None:
+    sandbox = Sandbox(await manager.create(Spec(limits=Limits(disk_bytes=40 * MIB))))
+    await sandbox.files.write("fill.py", program.encode())
+    started = await sandbox.exec(shell_request("setsid python3 fill.py > /dev/null 2>&1 < /dev/null &"))
+    assert started.ok
+
+    async def killed() -> bool:
+        return "fill.py" not in (await sandbox.exec(shell_request("cat /proc/[0-9]*/cmdline | tr '\\0' ' '"))).text
+
+    await until(killed, 60)
+    assert (await sandbox.exec(["test", "-e", "/tmp/begun"])).ok

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -185,3 +186,40 @@ def test_disk_usage_counts_hard_links_once_and_follows_no_link(tmp_path: Path) -
     (tmp_path / "d" / "b").hardlink_to(tmp_path / "d" / "a")
     (tmp_path / "up").symlink_to("/usr")
     assert disk_usage(tmp_path) < before + 10_000
+
+
+def test_disk_usage_sees_what_lies_deeper_than_a_path_is_long(tmp_path: Path) -> None:
+    name = "d" * 200
+    deepest = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(40):
+        os.mkdir(name, dir_fd=deepest)
+        below = os.open(name, os.O_RDONLY, dir_fd=deepest)
+        os.close(deepest)
+        deepest = below
+    file = os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=deepest)
+    os.write(file, b"x" * 1_000_000)
+    os.close(file)
+    os.close(deepest)
+    (tmp_path / "beside").write_bytes(b"x" * 1_000_000)
+    assert disk_usage(tmp_path) >= 2_000_000
+
+
+def test_disk_usage_goes_on_beside_a_directory_that_is_moved_meanwhile(tmp_path: Path) -> None:
+    for place in ("root/a/b/c", "root/a/more", "root/z", "elsewhere"):
+        (tmp_path / place).mkdir(parents=True)
+    for place in ("root/a/more", "root/z"):
+        (tmp_path / place / "file").write_bytes(b"x" * 1_000_000)
+    moved = []
+
+    def move_when_inside() -> bool:
+        if not moved and deepest_is_open(tmp_path / "root/a/b/c"):
+            (tmp_path / "root/a/b/c").rename(tmp_path / "elsewhere/c")
+            moved.append(True)
+        return False
+
+    assert disk_usage(tmp_path / "root", move_when_inside) >= 2_000_000
+    assert moved
+
+
+def deepest_is_open(path: Path) -> bool:
+    return any(os.path.realpath(f"/proc/self/fd/{fd}") == str(path) for fd in os.listdir("/proc/self/fd"))

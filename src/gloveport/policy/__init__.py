@@ -1,7 +1,15 @@
 """Policy: what a sandbox is made of and what may happen in it, as pure functions over data."""
 
-from gloveport.policy.compile import GUEST_TOOLS, PlanInputs, compile_plan
-from gloveport.policy.decide import Decision, Verdict, decide_exec, decide_path, enforce
+from gloveport.policy.compile import GUEST_TOOLS, PlanInputs, check_limits, compile_plan
+from gloveport.policy.decide import (
+    Decision,
+    Verdict,
+    check_bounds,
+    decide_exec,
+    decide_path,
+    encode_text,
+    enforce,
+)
 from gloveport.policy.host import HostView, survey
 
 __all__ = [
@@ -10,9 +18,12 @@ __all__ = [
     "HostView",
     "PlanInputs",
     "Verdict",
+    "check_bounds",
+    "check_limits",
     "compile_plan",
     "decide_exec",
     "decide_path",
+    "encode_text",
     "enforce",
     "survey",
 ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 from gloveport.errors import InvalidRequest, NotFound, PolicyDenied
 from gloveport.model import (
+    MIB,
     WORKSPACE,
     Assembled,
     Bind,
@@ -20,15 +23,31 @@ from gloveport.model import (
     Spec,
     Tmpfs,
 )
+from gloveport.policy.decide import LARGEST_OUTPUT, LONGEST_SECONDS, encode_text
 from gloveport.policy.host import HostView, installation, toolchain, virtual_environment_base
 
-__all__ = ["GUEST_TOOLS", "PlanInputs", "compile_plan", "own_etc"]
+__all__ = ["GUEST_TOOLS", "PlanInputs", "check_limits", "compile_plan", "own_etc"]
 
 GUEST_HOME = "/home/guest"
 GUEST_TOOLS = "/run/gloveport/bin"
 """Where the platform's own helpers for the guest are."""
 GUEST_UID = 1000
 SHELL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "exec_seconds": (0.001, LONGEST_SECONDS),
+        "sandbox_seconds": (0.001, LONGEST_SECONDS),
+        "memory_bytes": (16 * MIB, 2**50),
+        "processes": (1, 4_194_304),
+        "open_files": (8, 1_048_576),
+        "disk_bytes": (1, 2**60),
+        "tmp_bytes": (1, 2**60),
+        "output_bytes": (0, LARGEST_OUTPUT),
+        "cpus": (0.01, 8192),
+    }
+)
+"""The least and the most of each limit: guestd and a shell start with the least, Linux takes the most."""
 
 REFUSED_PATHS = (
     "/",
@@ -64,7 +83,7 @@ def compile_plan(spec: Spec, inputs: PlanInputs) -> Plan:
 
     Raises `InvalidRequest`, `NotFound` for what does not exist, `PolicyDenied` for what must not be shown.
     """
-    _check_limits(spec.limits)
+    check_limits(spec.limits)
     shown, extra_path = _visible(spec, inputs.host)
     mounts: list[MountOperation] = []
     mounts += _root(spec, inputs.host)
@@ -85,21 +104,16 @@ def compile_plan(spec: Spec, inputs: PlanInputs) -> Plan:
     )
 
 
-def _check_limits(limits: Limits) -> None:
-    """Refuse limits that cannot mean anything."""
-    for name in (
-        "exec_seconds",
-        "sandbox_seconds",
-        "memory_bytes",
-        "processes",
-        "open_files",
-        "disk_bytes",
-        "tmp_bytes",
-    ):
-        if getattr(limits, name) <= 0:
-            raise InvalidRequest(f"the limit {name} must be positive", hint="leave it out for the default", limit=name)
-    if limits.output_bytes < 0 or (limits.cpus is not None and limits.cpus <= 0):
-        raise InvalidRequest("output_bytes must not be negative and cpus must be positive", hint="leave them out")
+def check_limits(limits: Limits) -> None:
+    """Raise `InvalidRequest` for limits that cannot mean anything, or that no kernel can keep."""
+    for name, (least, most) in _BOUNDS.items():
+        value = getattr(limits, name)
+        if value is not None and not least <= value <= most:  # true of a NaN too
+            raise InvalidRequest(
+                f"the limit {name} is out of range",
+                hint=f"{least:g} to {most:g}; leave it out for the default",
+                limit=name,
+            )
 
 
 def _root(spec: Spec, host: HostView) -> list[MountOperation]:
@@ -185,7 +199,9 @@ def _checked_path(text: str) -> tuple[str, ...]:
 
 
 def _environment(spec: Spec, extra_path: tuple[str, ...]) -> dict[str, str]:
-    for name in spec.env:
+    for name, value in spec.env.items():
+        encode_text(name, "the name of a variable")
+        encode_text(value, f"the variable {name}")
         if not name or "=" in name or "\0" in name:
             raise InvalidRequest(f"not a variable name: {name!r}", hint="write --env NAME=value")
     path = ":".join((*extra_path, SHELL_PATH, GUEST_TOOLS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import posixpath
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,11 +10,15 @@ from enum import StrEnum
 from gloveport.errors import InvalidRequest, PolicyDenied
 from gloveport.model import WORKSPACE, ExecRequest, Limits
 
-__all__ = ["Decision", "Verdict", "decide_exec", "decide_path", "enforce"]
+__all__ = ["Decision", "Verdict", "check_bounds", "decide_exec", "decide_path", "encode_text", "enforce"]
 
 WRITABLE = (WORKSPACE, "/tmp", "/home", "/dev/shm")
 LONGEST_ARGV = 2 * 1024 * 1024 - 64 * 1024
 """Bytes of arguments and environment; below Linux's own 2 MiB for the default stack."""
+LONGEST_SECONDS = 30 * 24 * 3600.0
+"""Of anything that has a time; guestd counts milliseconds in 32 bits."""
+LARGEST_OUTPUT = 2**62
+"""Bytes kept of a stream; what means everything."""
 
 
 class Verdict(StrEnum):
@@ -44,16 +49,16 @@ def decide_exec(request: ExecRequest, limits: Limits) -> Decision:
     for text in (*request.argv, *request.env.keys(), *request.env.values()):
         if "\0" in text:
             raise InvalidRequest("an argument or variable holds a NUL byte", hint="remove it")
-        size += len(text) + 1
+        size += len(encode_text(text, "an argument or variable")) + 1
     if size > LONGEST_ARGV:
         raise InvalidRequest(
             f"{size} bytes of arguments are more than Linux takes",
             hint="pass the data on standard input or in a file",
         )
-    if not request.cwd.startswith("/"):
+    if not request.cwd.startswith("/") or "\0" in request.cwd:
         raise InvalidRequest(f"not an absolute directory: {request.cwd!r}", hint=f"for example {WORKSPACE}")
-    if request.timeout is not None and request.timeout <= 0:
-        raise InvalidRequest("the timeout must be positive", hint="leave it out for the sandbox's own")
+    encode_text(request.cwd, "the directory")
+    check_bounds(request.timeout, request.output_bytes)
     if request.timeout is not None and request.timeout > limits.sandbox_seconds:
         return Decision(
             verdict=Verdict.DENY,
@@ -67,6 +72,7 @@ def decide_path(path: str, *, write: bool) -> Decision:
     """Whether a file may be read or written through the platform. The kernel judges what the path resolves to."""
     if not path or "\0" in path:
         raise InvalidRequest("an empty path, or one with a NUL byte", hint="name a file")
+    encode_text(path, "the path")
     absolute = posixpath.normpath(posixpath.join(WORKSPACE, path))
     allowed = any(absolute == root or absolute.startswith(root + "/") for root in WRITABLE)
     if write and not allowed:
@@ -76,6 +82,33 @@ def decide_path(path: str, *, write: bool) -> Decision:
             reason=f"only {', '.join(WRITABLE)} can be written",
         )
     return _ALLOWED
+
+
+def check_bounds(timeout: float | None, output_bytes: int | None) -> None:
+    """Raise `InvalidRequest` for a time (seconds) or an amount of output that cannot be kept to."""
+    if timeout is not None and not 0 < timeout <= LONGEST_SECONDS:  # true of a NaN too
+        raise InvalidRequest(
+            f"not a timeout: {timeout:g} s" if math.isfinite(timeout) else "not a finite timeout",
+            hint=f"more than 0 and at most {LONGEST_SECONDS:.0f} seconds; leave it out for the sandbox's own",
+        )
+    if output_bytes is not None and not 0 <= output_bytes <= LARGEST_OUTPUT:
+        raise InvalidRequest(
+            "output_bytes is not an amount of output",
+            hint="0 or more bytes, at most 2^62; leave it out for the sandbox's own",
+        )
+
+
+def encode_text(text: str, what: str) -> bytes:
+    """Text as the bytes a guest gets: UTF-8, and escaped surrogates as the bytes they stand for.
+
+    Raises `InvalidRequest` for any other surrogate, which stands for nothing; `what` names the text.
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            f"{what} holds half a character (U+{ord(text[error.start]):04X})", hint="send whole Unicode characters"
+        ) from error
 
 
 def enforce(decision: Decision, what: str) -> None:

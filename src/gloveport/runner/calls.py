@@ -30,10 +30,10 @@ LARGEST_WRITE = 64 * MIB
 _EVERYTHING = 2**62
 """Bytes of output that no process reaches."""
 
-_MOST_PATHS = 10_000
-"""Paths of a patch that its answer lists; the patch itself has them all."""
-_LONGEST_PATHS = 8 * MIB
-"""Characters of JSON that those paths take together."""
+_MOST_LISTED = 10_000
+"""Paths, and warnings, of a patch that its answer lists; the patch itself has every path."""
+_LONGEST_LISTED = 6 * MIB
+"""Characters of JSON that either list takes."""
 
 Verb = Callable[[Mapping[str, Any], Connection], Awaitable[Mapping[str, Any]]]
 
@@ -190,7 +190,8 @@ class Calls:
         return {
             "paths": _first_that_fit(patch.paths),
             "paths_total": len(patch.paths),
-            "warnings": list(patch.warnings),
+            "warnings": _first_that_fit(patch.warnings),
+            "warnings_total": len(patch.warnings),
         }
 
     async def _changes(self, request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
@@ -201,12 +202,12 @@ class Calls:
         return self._manager.get(_field(request, "id", str))
 
 
-def _first_that_fit(paths: Sequence[PatchEntry]) -> list[Any]:
+def _first_that_fit(items: Sequence[object]) -> list[Any]:
     """As JSON values, as many as one answer has room for."""
     found: list[Any] = []
-    room = _LONGEST_PATHS
-    for path in paths[:_MOST_PATHS]:
-        value = encode(path)
+    room = _LONGEST_LISTED
+    for item in items[:_MOST_LISTED]:
+        value = encode(item)
         room -= len(json.dumps(value))
         if room < 0:
             break

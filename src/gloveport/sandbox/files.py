@@ -14,6 +14,7 @@ import anyio
 from gloveport.backends.base import Backend, Process, builtin_error
 from gloveport.errors import BackendUnavailable, InvalidRequest, LimitExceeded, NotFound
 from gloveport.model import MIB, WORKSPACE, ExecRequest, FileStat, FileType, OutputStream, Ref, WatchEvent
+from gloveport.policy import encode_text
 
 __all__ = ["Files", "absolute"]
 
@@ -47,7 +48,7 @@ class Files:
 
     async def write(self, path: str, data: bytes | str, *, mode: int | None = None) -> None:
         """Replace a file atomically, making missing directories. An existing file keeps its mode unless given one."""
-        raw = data.encode() if isinstance(data, str) else data
+        raw = encode_text(data, "the content") if isinstance(data, str) else data
         await self._backend.write(self._ref, absolute(path), raw, mode=mode)
 
     async def stat(self, path: str) -> FileStat:
@@ -120,6 +121,7 @@ def absolute(path: str) -> str:
     """The guest's absolute spelling of `path`; `..` stays for the guest's kernel to resolve."""
     if not path or "\0" in path:
         raise InvalidRequest("an empty path, or one with a NUL byte", hint="name a file")
+    encode_text(path, "the path")
     return posixpath.join(WORKSPACE, path)
 
 

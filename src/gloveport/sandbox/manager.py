@@ -13,7 +13,7 @@ from gloveport.backends import Backend, make_backend
 from gloveport.backends.bubblewrap.helpers import find_ripgrep
 from gloveport.errors import InvalidRequest, NotFound
 from gloveport.model import Limits, Plan, Probe, Ref, SandboxStatus, Spec, new_id, resolve_id
-from gloveport.policy import PlanInputs, compile_plan, survey
+from gloveport.policy import PlanInputs, check_limits, compile_plan, survey
 from gloveport.sandbox.recorder import Recorder
 from gloveport.sandbox.source import prepare_source
 from gloveport.settings import Settings
@@ -93,6 +93,7 @@ class Manager:
 
     async def apply(self, plan: Plan, *, backend: str = "bubblewrap", trail: Trail | None = None) -> Held:
         """Make the sandbox of a plan compiled elsewhere, such as the jail of an agent. `trail` as for `create`."""
+        check_limits(plan.limits)
         own = trail or self._trail(plan.sandbox)
         recorder = Recorder(self._backend(backend), own)
         try:

@@ -78,7 +78,9 @@ async def make_patch(changes: ChangeSet, *, scratch: Path, selected: Collection[
         with (place / "stream").open("w+b") as stream:
             await anyio.to_thread.run_sync(_write_stream, stream, kept, changes)
             await run_git(["fast-import", "--quiet"], cwd=place, repository=repository, stdin=stream, timeout=_SECONDS)
-        told = await run_git([*_DIFF, "--raw", "--numstat", "-z", *_TREES], cwd=place, repository=repository)
+        told = await run_git(
+            [*_DIFF, "--raw", "--numstat", "-z", *_TREES], cwd=place, repository=repository, limit=_PATCH_BYTES
+        )
         data = await run_git(
             [*_DIFF, "--binary", "--src-prefix=a/", "--dst-prefix=b/", *_TREES],
             cwd=place,

@@ -10,6 +10,7 @@ from gloveport.backends.base import Backend
 from gloveport.errors import InvalidRequest, LimitExceeded, NotFound
 from gloveport.model import MIB, ExecRequest, Grep, Match, OutputStream, Ref
 from gloveport.policy import GUEST_TOOLS
+from gloveport.sandbox.files import Files
 
 __all__ = ["RIPGREP", "search"]
 
@@ -20,7 +21,10 @@ _LONGEST_LINE = 4096
 
 
 async def search(backend: Backend, ref: Ref, grep: Grep) -> list[Match]:
-    """Matches in order of path and line. `InvalidRequest` for a bad expression, `NotFound` for a missing path."""
+    """Matches in order of path and line; what cannot be read is passed over.
+
+    `InvalidRequest` for a bad expression, `NotFound` for a missing path.
+    """
     argv = [
         RIPGREP,
         "--json",
@@ -54,8 +58,10 @@ async def search(backend: Backend, ref: Ref, grep: Grep) -> list[Match]:
         return matches[: grep.limit]
     if ended.truncated:
         raise LimitExceeded("the search found more than fits in one answer", hint="narrow the pattern or the path")
-    if ended.status > _NO_MATCH:
-        raise _failure(grep, ended.status, stderr.decode("utf-8", "replace").strip())
+    if ended.signal is not None:
+        raise LimitExceeded("the search was cut short", hint="narrow the pattern or the path", signal=ended.signal)
+    if ended.status > _NO_MATCH and not matches:
+        await _explain(backend, ref, grep, ended.status, stderr.decode("utf-8", "replace").strip())
     return matches
 
 
@@ -81,13 +87,15 @@ def _text(value: dict[str, Any]) -> str:
     return base64.b64decode(value["bytes"]).decode("utf-8", "surrogateescape")
 
 
-def _failure(grep: Grep, status: int, said: str) -> InvalidRequest | NotFound:
+async def _explain(backend: Backend, ref: Ref, grep: Grep, status: int, said: str) -> None:
+    """Raise why a search failed. Nothing when ripgrep only met something unreadable on its way."""
     if status in (126, 127):
-        return NotFound(
+        raise NotFound(
             "ripgrep is not in this sandbox", hint="pip install ripgrep on the host, then make a new sandbox"
         )
-    if not said:
-        return NotFound(f"no such path: {grep.path}", hint="paths are relative to the workspace", path=grep.path)
-    return InvalidRequest(
-        f"not a regular expression: {said}", hint="ripgrep's syntax; escape special characters with \\"
-    )
+    if said:
+        raise InvalidRequest(
+            f"not a regular expression: {said}", hint="ripgrep's syntax; escape special characters with \\"
+        )
+    if not await Files(backend, ref).exists(grep.path):
+        raise NotFound(f"no such path: {grep.path}", hint="paths are relative to the workspace", path=grep.path)

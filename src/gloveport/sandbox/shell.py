@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import secrets
 import signal
 from dataclasses import dataclass, field, replace
@@ -10,38 +12,66 @@ import anyio
 
 from gloveport.backends.base import Backend, Process
 from gloveport.model import ExecRequest, ExecResult, Exit, OutputStream, Ref
+from gloveport.policy import check_bounds, encode_text
 
 __all__ = ["Shell"]
 
 _GRACE_SECONDS = 2.0
 _FOREVER = 2**62
+_STATUS = re.compile(rb"(\d{1,3})\n")
 _LONGEST_STATUS = 4
 
 
 @dataclass(slots=True)
 class _Stream:
-    """Cuts one output stream at the marker that ends a command."""
+    """Cuts one output stream at the marker that ends a command, and keeps its first `most` bytes."""
 
     marker: bytes
-    data: bytearray = field(default_factory=bytearray)
+    most: int
+    kept: bytearray = field(default_factory=bytearray)
+    dropped: int = 0
     status: int | None = None
+    garbled: bool = False
+    """Something else than a status follows the marker: the guest plays with its shell."""
+    _tail: bytearray = field(default_factory=bytearray)
+    """What may be the beginning of the marker."""
+
+    @property
+    def ended(self) -> bool:
+        return self.garbled or self.status is not None
 
     def add(self, data: bytes) -> None:
-        self.data += data
-        at = self.data.find(self.marker, max(0, len(self.data) - len(data) - len(self.marker) - _LONGEST_STATUS))
-        if at < 0:
+        if self.ended:
             return
-        end = self.data.find(b"\n", at + len(self.marker))
-        if end >= 0:
-            self.status = int(self.data[at + len(self.marker) : end])
-            del self.data[at:]
+        self._tail += data
+        at = self._tail.find(self.marker)
+        if at < 0:
+            self._keep(max(0, len(self._tail) - len(self.marker) + 1))
+            return
+        self._keep(at)
+        rest = self._tail[len(self.marker) :]
+        if found := _STATUS.match(rest):
+            self.status = int(found[1])
+        elif b"\n" in rest or len(rest) >= _LONGEST_STATUS:
+            self.garbled = True
+
+    def finish(self) -> None:
+        """Nothing more comes: what could have become the marker is output."""
+        if not self._tail.startswith(self.marker):
+            self._keep(len(self._tail))
+
+    def _keep(self, count: int) -> None:
+        fitting = min(count, self.most - len(self.kept))
+        self.kept += self._tail[:fitting]
+        self.dropped += count - fitting
+        del self._tail[:count]
 
 
 class Shell:
     """Commands run one after another in the same bash. A command reads `/dev/null`.
 
-    A command that runs out of time is interrupted; if bash does not answer after that, it is killed with all its
-    descendants and replaced, and `restarted` says that directory and variables are lost.
+    A command that runs out of time is interrupted; if bash does not answer after that, or answers nonsense, it is
+    killed with all its descendants and replaced, and `restarted` says that directory and variables are lost.
     """
 
     def __init__(self, backend: Backend, ref: Ref, cwd: str) -> None:
@@ -54,16 +84,21 @@ class Shell:
         self._busy = anyio.Lock()
 
     async def exec(self, command: str, *, timeout: float | None = None, output_bytes: int = 10 * 2**20) -> ExecResult:
-        """Run one command line in the shell; at most `output_bytes` of each stream are returned."""
+        """Run one command line in the shell; at most `output_bytes` of each stream are kept, the rest is counted.
+
+        Raises `InvalidRequest` for a timeout, an amount of output or a command that cannot mean anything.
+        """
+        check_bounds(timeout, output_bytes)
+        marker = secrets.token_hex(16).encode()
+        script = _script(encode_text(command, "the command"), marker)
         async with self._busy:
             self.restarted = False
             process = self._process or await self._start()
-            marker = secrets.token_hex(16).encode()
             began = anyio.current_time()
-            streams = {name: _Stream(b"\n" + marker) for name in OutputStream}
-            await process.send(_script(command, marker))
-            scope = anyio.CancelScope(deadline=anyio.current_time() + timeout if timeout else float("inf"))
+            streams = {name: _Stream(b"\n" + marker, output_bytes) for name in OutputStream}
+            scope = anyio.CancelScope(deadline=math.inf if timeout is None else began + timeout)
             try:
+                await process.send(script)
                 with scope:
                     await _until_marked(process, streams)
             except BaseException:
@@ -72,18 +107,20 @@ class Shell:
             timed_out = scope.cancelled_caught
             if timed_out:
                 await self._interrupt(process, streams)
-            status = streams[OutputStream.STDOUT].status
-            if status is None and not timed_out:
+            elif not _ended(streams):
                 ended = await process.wait()
                 self._process, self.restarted = None, True
-                return _result(replace(ended, timed_out=False), streams, output_bytes)
+                return _result(replace(ended, timed_out=False), streams)
+            if any(stream.garbled for stream in streams.values()):
+                await self._replace()
+            status = None if self.restarted else streams[OutputStream.STDOUT].status
             ended = Exit(
                 code=status,
                 signal=int(signal.SIGKILL) if status is None else None,
                 timed_out=timed_out,
                 duration=anyio.current_time() - began,
             )
-            return _result(ended, streams, output_bytes)
+            return _result(ended, streams)
 
     async def close(self) -> None:
         """End the shell and everything it started in the foreground."""
@@ -111,7 +148,7 @@ class Shell:
         with anyio.move_on_after(_GRACE_SECONDS):
             await process.signal(signal.SIGINT)
             await _until_marked(process, streams)
-        if streams[OutputStream.STDOUT].status is None:
+        if not _ended(streams):
             await self._replace()
 
     async def _replace(self) -> None:
@@ -120,34 +157,38 @@ class Shell:
         self.restarted = True
 
 
-def _script(command: str, marker: bytes) -> bytes:
-    """`command` as a here-document that bash evaluates in itself, then the marker on both streams."""
+def _script(command: bytes, marker: bytes) -> bytes:
+    """`command` as a here-document that bash evaluates in itself, then the marker on both streams.
+
+    `builtin`, because a command may define functions named `read`, `eval` or `printf`.
+    """
     end = secrets.token_hex(16).encode()
     return (
-        b"{ IFS= read -r -d '' GLOVEPORT_COMMAND || :; } <<'"
-        + end
-        + b"'\n"
-        + command.encode("utf-8", "surrogateescape")
-        + b"\n"
-        + end
-        + b"\n"
-        b'eval "$GLOVEPORT_COMMAND" </dev/null; '
-        b"{ printf '\\n%s%d\\n' " + marker + b' "$?"; printf ' + b"'\\n%s0\\n' " + marker + b" >&2; }\n"
+        b"{ IFS= builtin read -r -d '' GLOVEPORT_COMMAND || :; } <<'" + end + b"'\n" + command + b"\n" + end + b"\n"
+        b'builtin eval "$GLOVEPORT_COMMAND" </dev/null; '
+        b"{ builtin printf '\\n%s%d\\n' " + marker + b' "$?"; builtin printf '
+        b"'\\n%s0\\n' " + marker + b" >&2; }\n"
     )
 
 
 async def _until_marked(process: Process, streams: dict[OutputStream, _Stream]) -> None:
     async for chunk in process:
         streams[chunk.stream].add(chunk.data)
-        if all(stream.status is not None for stream in streams.values()):
+        if _ended(streams):
             return
 
 
-def _result(ended: Exit, streams: dict[OutputStream, _Stream], most: int) -> ExecResult:
-    kept = {name: bytes(stream.data[:most]) for name, stream in streams.items()}
-    dropped = {name: max(0, len(stream.data) - most) for name, stream in streams.items()}
+def _ended(streams: dict[OutputStream, _Stream]) -> bool:
+    """Whether the command is over on both streams, or bash's word on either is nonsense."""
+    return all(stream.ended for stream in streams.values()) or any(stream.garbled for stream in streams.values())
+
+
+def _result(ended: Exit, streams: dict[OutputStream, _Stream]) -> ExecResult:
+    out, err = streams[OutputStream.STDOUT], streams[OutputStream.STDERR]
+    for stream in (out, err):
+        stream.finish()
     return ExecResult(
-        exit=replace(ended, dropped_stdout=dropped[OutputStream.STDOUT], dropped_stderr=dropped[OutputStream.STDERR]),
-        stdout=kept[OutputStream.STDOUT],
-        stderr=kept[OutputStream.STDERR],
+        exit=replace(ended, dropped_stdout=out.dropped, dropped_stderr=err.dropped),
+        stdout=bytes(out.kept),
+        stderr=bytes(err.kept),
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from gloveport.errors import LimitExceeded, NotFound
 from gloveport.model import KIB
+from gloveport.policy import encode_text
 from gloveport.tools.claude_session import Answer, ToolSession, refuse
 from gloveport.tools.text import is_binary, size_of
 
@@ -164,4 +165,4 @@ def _cut(line: str) -> str:
 
 
 def _encode(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+    return encode_text(text, "the text")

@@ -18,6 +18,7 @@ from gloveport.errors import (
     PolicyDenied,
 )
 from gloveport.model import WORKSPACE, ExecResult, Grep
+from gloveport.policy import encode_text
 from gloveport.sandbox import Sandbox, shell_request
 from gloveport.tools.schema import Parameter, Tool, catalogue
 from gloveport.tools.text import exec_notes, is_binary, shorten, size_of
@@ -196,7 +197,7 @@ async def _file_read(sandbox: Sandbox, *, path: str, start_line: int, end_line: 
 async def _file_write(sandbox: Sandbox, *, path: str, content: str, create_dirs: bool) -> ToolResult:
     if not create_dirs and not await sandbox.files.exists(posixpath.dirname(path) or "."):
         raise NotFound(f"{path}: its directory does not exist", hint="make it, or set create_dirs")
-    data = content.encode("utf-8", "surrogateescape")
+    data = encode_text(content, "the content")
     await sandbox.files.write(path, data)
     return ToolResult(output=f"wrote {size_of(len(data))} to {path}")
 

@@ -169,3 +169,23 @@ def test_files_in_memory_count(launch: Callable[..., Client], variant: Variant) 
     assert (end.memory_limit, end.code) == (True, signal.SIGKILL)
     assert guestd.builtin("remove", "/tmp/file", "0").code == 0
     assert guestd.run("sleep", "0.5").code == 0
+
+
+def test_system_v_shared_memory_counts_though_nobody_maps_it(launch: Callable[..., Client], variant: Variant) -> None:
+    if not variant.is_pid_1:
+        pytest.skip("an ordinary process would count the host's")
+    guestd = launch("-m", str(64 << 20))
+    script = """
+import ctypes, time
+libc = ctypes.CDLL(None)
+libc.shmget.argtypes = [ctypes.c_int, ctypes.c_size_t, ctypes.c_int]
+libc.shmat.argtypes, libc.shmat.restype = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int], ctypes.c_void_p
+libc.shmdt.argtypes = [ctypes.c_void_p]
+for _ in range(10):
+    at = libc.shmat(libc.shmget(0, 10_000_000, 0o1600), None, 0)
+    ctypes.memset(at, 1, 10_000_000)
+    libc.shmdt(at)
+time.sleep(1000)
+"""
+    end = guestd.run("python3", "-c", script).exit
+    assert (end.memory_limit, end.code) == (True, signal.SIGKILL)

@@ -45,6 +45,14 @@ def probe_host(name: str, cgroups: Cgroups, program: str | None = None) -> Probe
         findings.append(
             Finding(problem="ripgrep is missing: search does not work", remedy="pip install ripgrep", fatal=False)
         )
+    if not cgroups.has("memory"):
+        findings.append(
+            Finding(
+                problem="no memory control group: the memory limit is watched, and a hostile guest can pass it",
+                remedy="run as root, or under: systemd-run --user --scope -p Delegate=yes",
+                fatal=False,
+            )
+        )
     return Probe(
         backend=name,
         isolation=Isolation.NAMESPACE,
