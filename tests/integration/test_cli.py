@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from gloveport.settings import Settings
+
 from ..conftest import PATIENCE, Cli  # noqa: TID252 - tests are no package of ours
 
 ATTEMPTS = 100
@@ -246,6 +248,14 @@ def test_doctor_says_how_each_limit_is_kept(cli: Cli) -> None:
         (("create", "--repo", "/nonexistent"), 4, "/nonexistent"),
         (("create", "--empty", "--memory", "lots"), 2, "512m"),
         (("create", "--empty", "--env", "A"), 2, "NAME=value"),
+        (("create", "--empty", "--memory", "9" * 400), 2, "too large"),
+        (("create", "--empty", "--memory", "4k"), 2, "memory_bytes"),
+        (("create", "--empty", "--disk", "3000000t"), 2, "disk_bytes"),
+        (("create", "--empty", "--timeout", "nan"), 2, "exec_seconds"),
+        (("create", "--empty", "--timeout", "inf"), 2, "exec_seconds"),
+        (("create", "--empty", "--processes", "9" * 30), 2, "processes"),
+        (("exec", "nobody", "--tool", "shell", "--params", "[" * 100_000), 2, "nested"),
+        (("exec", "nobody", "--tool", "shell", "--params", '{"a":' * 900 + "1" + "}" * 900), 4, "nobody"),
         (("create", "--empty", "--backend", "magic"), 2, "bubblewrap"),
         (("create", "--empty", "--read-only", "/etc"), 78, "never shown"),
         (("exec", "nobody", "--", "true"), 4, "gloveport list"),
@@ -261,6 +271,28 @@ def test_an_error_says_what_happened_and_what_to_do(cli: Cli, words: tuple[str, 
     done = cli(*words)
     assert (done.returncode, done.stdout) == (status, b""), done
     assert said in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--timeout", "nan"), ("--timeout", "inf"), ("--timeout", "1e7"), ("--output", "9" * 30)],
+)
+def test_an_exec_refuses_bounds_that_mean_nothing(cli: Cli, name: str, options: tuple[str, ...]) -> None:
+    done = cli("exec", *options, name, "--", "true")
+    assert done.returncode == 2, done
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_state_directory_of_somebody_else_is_named_with_a_way_out(place: Path) -> None:
+    """As root everything can be reached, so this looks at a path that nobody can."""
+    settings = Settings(state=place / ("x" * 60) / ("y" * 60), data=place / "data", idle_seconds=1.0)
+    if os.geteuid() != 0:
+        (place / "closed").mkdir(mode=0)
+        settings = Settings(state=place / "closed/state", data=place / "data", idle_seconds=1.0)
+    done = Cli(settings=settings)("list")
+    assert done.returncode != 70, done
+    assert b"GLOVEPORT_STATE" in done.stderr
     assert b"Traceback" not in done.stderr
 
 

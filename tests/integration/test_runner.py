@@ -18,7 +18,7 @@ import pytest
 from gloveport.client import Connection, connect, encode, stop_runner
 from gloveport.client.start import runner_environment
 from gloveport.client.wire import INPUT_WINDOW, Decoder, Kind, encode_data, encode_frame, encode_json, encode_signal
-from gloveport.errors import BackendUnavailable, InvalidRequest, NotFound
+from gloveport.errors import BackendUnavailable, InvalidRequest, LimitExceeded, NotFound
 from gloveport.model import ExecRequest, Spec
 from gloveport.settings import Settings
 
@@ -269,6 +269,9 @@ def test_files_are_written_and_read(live: Settings, name: str) -> None:
         ("create", {"spec": {"limits": {"processes": "many"}}}, InvalidRequest),
         ("create", {"spec": {"source": {"repo": "/nonexistent"}}}, NotFound),
         ("create", {"spec": {"backend": "magic"}}, InvalidRequest),
+        ("create", {"spec": {"limits": {"exec_seconds": 10**400}}}, InvalidRequest),
+        ("create", {"spec": {"limits": {"memory_bytes": 10**400}}}, InvalidRequest),
+        ("create", {"spec": {"env": {"A": "\ud800"}}}, InvalidRequest),
     ],
 )
 def test_what_means_nothing_is_refused(
@@ -321,3 +324,18 @@ def test_what_the_caller_ignores_is_not_ignored_in_the_guest(live: Settings) -> 
         signal.signal(signal.SIGINT, before)
     _, output = shell(live, created, "grep SigIgn /proc/self/status")
     assert int(output.split()[1], 16) & 1 << (signal.SIGINT - 1) == 0
+
+
+def test_the_diff_of_more_paths_than_one_answer_holds_lists_the_first_and_counts_all(live: Settings, name: str) -> None:
+    many = "for i in range(12_000): open(b'%06d' % i + bytes([255]) * 240, 'w').close()"
+    ended, _ = shell(live, name, f'python3 -c "{many}"')
+    assert ended["code"] == 0
+    patch = bytearray()
+    with connect(live) as runner:
+        facts = runner.call("diff", id=name, ignored=True, sink=patch.extend)
+    assert facts["paths_total"] == patch.count(b"diff --git ") == 12_000
+    assert 1_000 < len(facts["paths"]) <= 10_000
+    with pytest.raises(LimitExceeded) as caught:
+        call(live, "changes", id=name, ignored=True)
+    assert "runner stop" not in caught.value.hint
+    assert call(live, "status", id=name)["status"]["state"] == "running"

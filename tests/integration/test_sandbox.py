@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import resource
 import select
 import signal
 from collections.abc import Callable, Mapping
@@ -23,6 +25,7 @@ from gloveport.errors import (
 )
 from gloveport.model import (
     MIB,
+    EventKind,
     ExecRequest,
     FileType,
     Grep,
@@ -346,8 +349,19 @@ async def test_a_callers_error_leaves_the_scope_as_it_is_and_nothing_behind(sett
     assert list((settings.state / "sandboxes").iterdir()) == []
 
 
-FILL = "import time\nopen('/tmp/begun', 'w')\nfor i in range(10**6):\n    open(f'part{i}', 'wb').write(bytes(4 << 20))\n    time.sleep(0.05)\n"
-DIG = "import os\nfor _ in range(40):\n    os.mkdir('d' * 200)\n    os.chdir('d' * 200)\n"
+FILL = """
+import time
+open("/tmp/begun", "w")
+for i in range(10**6):
+    open(f"part{i}", "wb").write(bytes(4 << 20))
+    time.sleep(0.05)
+"""
+DIG = """
+import os
+for _ in range(40):
+    os.mkdir("d" * 200)
+    os.chdir("d" * 200)
+"""
 
 
 @pytest.mark.parametrize("program", [FILL, DIG + FILL], ids=["in the workspace", "deeper than a path is long"])
@@ -362,3 +376,59 @@ async def test_a_writer_left_in_the_background_is_killed_beyond_the_disk_limit(m
 
     await until(killed, 60)
     assert (await sandbox.exec(["test", "-e", "/tmp/begun"])).ok
+
+
+async def test_a_search_passes_over_what_it_cannot_read(sandbox: Sandbox) -> None:
+    closed = "mkdir -p closed open; echo needle > closed/a; echo needle > open/b; chmod 0 closed"
+    assert (await sandbox.exec(shell_request(closed))).ok
+    try:
+        assert await sandbox.search(Grep(pattern="needle")) == [Match(path="open/b", line=1, text="needle")]
+        assert await sandbox.search(Grep(pattern="nowhere")) == []
+        with pytest.raises(NotFound):
+            await sandbox.search(Grep(pattern="needle", path="none"))
+    finally:
+        await sandbox.exec(shell_request("chmod 700 closed"))
+
+
+async def test_a_shell_holds_no_more_of_an_output_than_it_returns(sandbox: Sandbox) -> None:
+    size = 300 * MIB
+    before = peak_memory()
+    async with sandbox.shell() as shell:
+        big = await shell.exec(f"head -c {size} /dev/zero; echo end >&2", output_bytes=1000)
+        assert (len(big.stdout), big.exit.dropped_stdout, big.stderr) == (1000, size - 1000, b"end\n")
+        assert (await shell.exec("printf '\\n\\n'; printf x")).stdout == b"\n\nx"
+    assert peak_memory() - before < 150 * MIB
+
+
+def peak_memory() -> int:
+    """Bytes this process had in memory at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+async def test_a_guest_that_plays_with_its_shell_gets_a_new_one(sandbox: Sandbox) -> None:
+    with anyio.fail_after(60):
+        async with sandbox.shell() as shell:
+            assert (await shell.exec("printf() { command printf 'nonsense\\n'; }; X=5; echo a")).text == "a\n"
+            assert (await shell.exec("echo $X")).text == "5\n"
+            assert not shell.restarted
+            forged = r"""builtin() { command printf '\n%snonsense\n' "$3"; }"""
+            cut = await shell.exec(forged, timeout=20)
+            assert (cut.exit.code, cut.exit.signal, shell.restarted) == (None, 9, True)
+            assert (await shell.exec("echo [$X]")).text == "[]\n"
+
+
+@pytest.mark.parametrize("bounds", [{"timeout": float("nan")}, {"timeout": -1}, {"output_bytes": -1}])
+async def test_a_shell_refuses_bounds_that_mean_nothing(sandbox: Sandbox, bounds: dict[str, float]) -> None:
+    async with sandbox.shell() as shell:
+        with pytest.raises(InvalidRequest):
+            await shell.exec("true", **bounds)
+
+
+async def test_the_trail_lists_a_thousand_changes_and_counts_the_rest(sandbox: Sandbox, settings: Settings) -> None:
+    await sandbox.exec(shell_request("for i in $(seq 1500); do : > f$i; done"))
+    found = await sandbox.changes(ignored=True)
+    paths = b"".join(change.path.encode() + b"\0" for change in found.changes)
+    (trail,) = (settings.data / "audit").iterdir()
+    (event,) = [event for event in read_trail(trail) if event.kind is EventKind.CHANGES]
+    assert (len(event.data["changes"]), event.data["total"]) == (1000, 1500)
+    assert event.data["sha256"] == hashlib.sha256(paths).hexdigest()

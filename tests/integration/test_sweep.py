@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
 import pytest
 
+from gloveport.agents.rooms import open_room
 from gloveport.backends.bubblewrap.place import make_place, sweep
 from gloveport.model import Spec, new_id
 from gloveport.sandbox import Manager, Sandbox
@@ -15,6 +17,8 @@ from gloveport.settings import Settings
 from gloveport.store import make_private
 
 pytestmark = pytest.mark.anyio
+
+ROOM_MAKERS = 4
 
 
 def test_places_made_while_others_sweep_survive(state: Path) -> None:
@@ -56,3 +60,18 @@ async def test_a_second_owner_sweeps_nothing_of_the_first(settings: Settings) ->
                 other = Sandbox(await second.create(Spec()))
             assert (await other.exec(["true"])).ok
         assert (await sandbox.exec(["true"])).ok
+
+
+def test_rooms_made_while_others_make_and_sweep_survive(state: Path) -> None:
+    with ThreadPoolExecutor(ROOM_MAKERS) as makers:
+        assert all(makers.map(lambda _: keeps_its_rooms(state), range(ROOM_MAKERS)))
+    assert list((state / "agents").iterdir()) == []
+
+
+def keeps_its_rooms(state: Path) -> bool:
+    kept = True
+    for _ in range(100):
+        with open_room(state) as room:
+            (room.path / "file").write_text("x")
+            kept = kept and (room.path / "lock").exists()
+    return kept

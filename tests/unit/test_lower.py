@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from gloveport.backends.bubblewrap.lower import copy_tree, inspect_lower
-from gloveport.errors import NotFound, PermissionDenied
+from gloveport.backends.bubblewrap.place import make_place
+from gloveport.backends.bubblewrap.workspace import prepare_workspace
+from gloveport.errors import InvalidRequest, NotFound, PermissionDenied
+from gloveport.model import Bind, Limits, Overlay, Plan
+from gloveport.store import remove_tree
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 as_user = pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
@@ -132,3 +136,37 @@ def test_a_copy_stops_between_two_files_when_told(tree: Path, tmp_path: Path) ->
     asked = iter([False, False, True])
     assert not copy_tree(tree, target, should_stop=lambda: next(asked))
     assert len(list(target.rglob("*"))) <= 2
+
+
+def test_a_tree_deeper_than_a_path_can_say_is_refused(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    top.mkdir()
+    below = os.open(top, os.O_RDONLY)
+    for _ in range(30):
+        os.mkdir("d" * 200, dir_fd=below)
+        deeper = os.open("d" * 200, os.O_RDONLY, dir_fd=below)
+        os.close(below)
+        below = deeper
+    os.close(below)
+    try:
+        with pytest.raises(InvalidRequest, match="deeper"):
+            inspect_lower(top)
+        (tmp_path / "copy").mkdir()
+        with pytest.raises(InvalidRequest, match="deeper"):
+            copy_tree(top, tmp_path / "copy")
+    finally:
+        remove_tree(top)
+        remove_tree(tmp_path / "copy")
+
+
+@pytest.mark.anyio
+@pytest.mark.needs("root")
+async def test_only_the_hosts_system_directories_are_shown_without_staging(place: Path) -> None:
+    mounts = (Bind("/usr", "/usr"), Bind("/lib/x", "/lib/x"), Bind("/library", "/library"), Overlay(None))
+    made = make_place(place, "brave-otter-000000")
+    plan = Plan(sandbox="brave-otter-000000", mounts=mounts, limits=Limits())
+    try:
+        workspace = await prepare_workspace(plan, made)
+        assert list(workspace.staged) == ["/library"]
+    finally:
+        made.lock.release()

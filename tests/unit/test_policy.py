@@ -152,11 +152,41 @@ def test_paths_that_mean_nothing_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "limits",
-    [Limits(memory_bytes=0), Limits(exec_seconds=-1), Limits(processes=0), Limits(cpus=0), Limits(output_bytes=-1)],
+    [
+        Limits(memory_bytes=0),
+        Limits(memory_bytes=16 * MIB - 1),
+        Limits(memory_bytes=2**50 + 1),
+        Limits(exec_seconds=-1),
+        Limits(exec_seconds=float("nan")),
+        Limits(exec_seconds=float("inf")),
+        Limits(sandbox_seconds=31 * 24 * 3600.0),
+        Limits(processes=0),
+        Limits(processes=4_194_305),
+        Limits(open_files=7),
+        Limits(open_files=1_048_577),
+        Limits(disk_bytes=2**60 + 1),
+        Limits(tmp_bytes=2**60 + 1),
+        Limits(cpus=0),
+        Limits(cpus=float("nan")),
+        Limits(cpus=1e9),
+        Limits(output_bytes=-1),
+        Limits(output_bytes=10**400),
+    ],
 )
 def test_limits_that_mean_nothing_are_refused(limits: Limits) -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequest) as caught:
         plan_of(Spec(limits=limits))
+    assert caught.value.hint
+
+
+def test_the_least_and_the_most_of_each_limit_are_taken() -> None:
+    month = 30 * 24 * 3600.0
+    for limits in (
+        Limits(memory_bytes=16 * MIB, processes=1, open_files=8, disk_bytes=1, tmp_bytes=1, output_bytes=0),
+        Limits(memory_bytes=2**50, processes=4_194_304, open_files=1_048_576, disk_bytes=2**60, tmp_bytes=2**60),
+        Limits(exec_seconds=month, sandbox_seconds=month, output_bytes=2**62),
+    ):
+        assert plan_of(Spec(limits=limits)).limits == limits
 
 
 def test_an_image_is_shown_entry_by_entry_without_what_the_platform_makes_itself(tmp_path: Path) -> None:
@@ -176,6 +206,13 @@ def test_an_image_is_shown_entry_by_entry_without_what_the_platform_makes_itself
         ExecRequest(argv=("a\0b",)),
         ExecRequest(argv=("true",), cwd="relative"),
         ExecRequest(argv=("true",), timeout=0),
+        ExecRequest(argv=("true",), timeout=float("nan")),
+        ExecRequest(argv=("true",), timeout=float("inf")),
+        ExecRequest(argv=("true",), timeout=5_000_000),
+        ExecRequest(argv=("true",), output_bytes=-1),
+        ExecRequest(argv=("true",), output_bytes=2**62 + 1),
+        ExecRequest(argv=("echo", "half \ud800")),
+        ExecRequest(argv=("true",), cwd="/half \ud800"),
         ExecRequest(argv=("true", "x" * 3_000_000)),
     ],
 )

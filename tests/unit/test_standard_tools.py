@@ -187,3 +187,16 @@ def test_schemas_are_closed_and_name_what_is_required() -> None:
         assert (schema["type"], schema["additionalProperties"]) == ("object", False)
         assert all({"type", "description"} <= value.keys() for value in schema["properties"].values())
     assert TOOLS["shell"].schema()["properties"]["timeout"]["default"] == 300
+
+
+async def test_half_a_character_is_refused_with_a_next_step(sandbox: Sandbox) -> None:
+    for name, params in (
+        ("file_write", {"path": "a", "content": "\ud800"}),
+        ("file_write", {"path": "\ud800", "content": "a"}),
+        ("file_read", {"path": "\ud800"}),
+        ("shell", {"command": "echo \ud800"}),
+        ("search", {"pattern": "\ud800"}),
+    ):
+        refused = await call(sandbox, name, **params)
+        assert not refused.success
+        assert "half a character" in (refused.error or "")

@@ -83,7 +83,7 @@ def _decode_scalar(hint: Any, value: object, where: str) -> Any:
         try:
             return float(value)
         except OverflowError:
-            _require(False, where, "a number that fits in 64 bits")  # noqa: FBT003 - the condition has been tested
+            _require(False, where, "a number that fits in 64 bits")
     if issubclass(hint, Enum):
         names = [member.value for member in hint]
         _require(value in names, where, f"one of: {', '.join(map(str, names))}")

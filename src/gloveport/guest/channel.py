@@ -41,6 +41,7 @@ CREDIT: Final = 256 * 1024
 """Bytes of output that one process may have under way to the host: what bounds the host's memory."""
 READ_SIZE: Final = 128 * 1024
 _NOT_EXECUTABLE: Final = (errno.EACCES, errno.ENOEXEC, errno.EPERM)
+_NEW_ONE: Final = "make a new one with: gloveport create"
 KILL_SECONDS: Final = 5.0
 """How long a killed process may take to be reported gone."""
 
@@ -175,13 +176,9 @@ class Channel:
                 end.set_result(None)
 
     async def kill_everything(self, *, disk_full: bool = False) -> None:
-        """Kill every process of the guest, orphans of ended ones too; the sandbox lives on.
-
-        With `disk_full` the exits of those still running say that the workspace grew beyond its limit.
-        """
-        if disk_full:
-            for process in self._processes.values():
-                process.blame_disk()
+        """Kill all processes of the guest, orphans too; with `disk_full` their exits name the disk limit."""
+        for process in self._processes.values() if disk_full else ():
+            process.blame_disk()
         await self.send(encode_signal(0, signal.SIGKILL, tree=True))
 
     def close(self) -> None:
@@ -206,8 +203,7 @@ class Channel:
         process = self._processes.get(frame.stream)
         if process is None:
             raise BackendUnavailable(
-                f"guestd spoke of a process that was never started ({frame.stream})",
-                hint="make a new sandbox",
+                f"guestd spoke of a process that was never started ({frame.stream})", hint="make a new sandbox"
             )
         if process.take(frame):
             del self._processes[frame.stream]
@@ -227,10 +223,7 @@ class Channel:
             raise self._gone()
 
     def _gone(self) -> BackendUnavailable:
-        return BackendUnavailable(
-            f"the sandbox is gone: {self._lost or 'its stream broke'}",
-            hint="make a new one with: gloveport create",
-        )
+        return BackendUnavailable(f"the sandbox is gone: {self._lost or 'its stream broke'}", hint=_NEW_ONE)
 
 
 class GuestProcess:
@@ -286,8 +279,7 @@ class GuestProcess:
         while rest:
             if not self._input_open:
                 raise Conflict(
-                    "standard input is closed",
-                    hint="start the process with stdin=True and send before closing it",
+                    "standard input is closed", hint="start the process with stdin=True and send before closing it"
                 )
             if self._exit is not None:
                 return
@@ -328,10 +320,7 @@ class GuestProcess:
                 await self.kill()
             raise
         if self._is_lost:
-            raise BackendUnavailable(
-                f"the sandbox ended while the command ran: {self._channel.lost}",
-                hint="make a new one with: gloveport create",
-            )
+            raise BackendUnavailable(f"the sandbox ended while the command ran: {self._channel.lost}", hint=_NEW_ONE)
         return self._exit
 
     def blame_disk(self) -> None:

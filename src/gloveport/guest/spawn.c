@@ -50,6 +50,50 @@ static struct {
 
 /* ---- once -------------------------------------------------------------------------------------- */
 
+#ifdef NATIVE
+enum { COMPAT_PRCTL = 172, X32_BIT = 0x40000000 };
+
+#define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
+#define UNLESS(value, skip) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, 0, skip)
+#define IF(value, skip) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, skip, 0)
+
+/* Refuses prctl(PR_SET_CHILD_SUBREAPER, 0), which would let a process's orphans leave its tree. Asking to be one more
+ * subreaper is harmless, and builds do. guestd installs it for itself, once, and children inherit it: an exec costs
+ * nothing more. prctl takes the low half of its first argument and all of its second. */
+static struct sock_filter keep_subreaper[] = {
+    LOAD(arch),
+    UNLESS(NATIVE, 3),
+    LOAD(nr),
+    BPF_STMT(BPF_ALU | BPF_AND | BPF_K, ~(unsigned)X32_BIT),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prctl, 3, 9),
+    UNLESS(COMPAT, 8),
+    LOAD(nr),
+    UNLESS(COMPAT_PRCTL, 6),
+    LOAD(args[0]),
+    UNLESS(PR_SET_CHILD_SUBREAPER, 4),
+    LOAD(args[1]),
+    UNLESS(0, 2),
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1]) + 4),
+    IF(0, 1),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+};
+static const struct sock_fprog keep_subreaper_program = {
+    .len = sizeof keep_subreaper / sizeof *keep_subreaper,
+    .filter = keep_subreaper,
+};
+
+/* Without the flag a filter would also switch speculation off, which costs every program time. */
+static void install_filter(void) {
+    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, &keep_subreaper_program) < 0 &&
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &keep_subreaper_program, 0, 0) < 0)
+        guestd_end(1, "seccomp");
+}
+#else
+static void install_filter(void) {
+}
+#endif
+
 /* The limit is both soft and hard, and never above the hard limit guestd itself was given. */
 static void add_limit(int resource, uint64_t value) {
     struct rlimit now;
@@ -79,6 +123,7 @@ void spawn_setup(const struct limits *limits) {
     add_limit(RLIMIT_FSIZE, limits->file_size);
     add_limit(RLIMIT_DATA, limits->data);
     raise_own_files(limits->files);
+    install_filter();
     setup.null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
@@ -106,52 +151,6 @@ static int become_process(struct child *child) {
     sigemptyset(&none);
     return sigprocmask(SIG_SETMASK, &none, NULL) < 0 ? errno : 0;
 }
-
-#ifdef NATIVE
-enum { COMPAT_PRCTL = 172, X32_BIT = 0x40000000 };
-
-#define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
-#define UNLESS(value, skip) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, 0, skip)
-#define IF(value, skip) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, skip, 0)
-
-/* Refuses prctl(PR_SET_CHILD_SUBREAPER, 0), which would let a process's orphans leave its tree. Asking to be one more
- * subreaper is harmless, and builds do. prctl takes the low half of its first argument and all of its second. */
-static struct sock_filter keep_subreaper[] = {
-    LOAD(arch),
-    UNLESS(NATIVE, 3),
-    LOAD(nr),
-    BPF_STMT(BPF_ALU | BPF_AND | BPF_K, ~(unsigned)X32_BIT),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prctl, 3, 9),
-    UNLESS(COMPAT, 8),
-    LOAD(nr),
-    UNLESS(COMPAT_PRCTL, 6),
-    LOAD(args[0]),
-    UNLESS(PR_SET_CHILD_SUBREAPER, 4),
-    LOAD(args[1]),
-    UNLESS(0, 2),
-    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1]) + 4),
-    IF(0, 1),
-    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-};
-static const struct sock_fprog keep_subreaper_program = {
-    .len = sizeof keep_subreaper / sizeof *keep_subreaper,
-    .filter = keep_subreaper,
-};
-
-/* Without the flag a filter would also switch speculation off, which costs every program time. 0 or an errno. */
-static int install_filter(void) {
-    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, &keep_subreaper_program) == 0)
-        return 0;
-    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &keep_subreaper_program, 0, 0) == 0)
-        return 0;
-    return errno;
-}
-#else
-static int install_filter(void) {
-    return 0;
-}
-#endif
 
 static const char *path_of(char **environment) {
     for (; *environment != NULL; environment++)
@@ -191,8 +190,6 @@ static int execute(const struct start *start) {
 
 static _Noreturn void run_program(struct child *child) {
     child->failure = become_process(child);
-    if (child->failure == 0)
-        child->failure = install_filter();
     if (child->failure == 0)
         child->failure = execute(child->start);
     _exit(127);
