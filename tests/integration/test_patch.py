@@ -571,6 +571,7 @@ def test_contents_come_from_the_change_set_alone(world: World) -> None:
     """A change set of another kind, such as a remote runner's, gives the same patch."""
 
     class Told:
+        skipped = ()
         changes = (
             Change(path="x", kind=ChangeKind.ADDED, before=None, after=FileType.FILE, mode_after=0o755),
             Change(path="y", kind=ChangeKind.DELETED, before=FileType.SYMLINK, after=None),
