@@ -1,6 +1,7 @@
 /* Start, hardening and the loop. */
 #define _GNU_SOURCE
 #include "guestd.h"
+#include "signals.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -178,8 +179,7 @@ static void harden(void) {
 /* Everything is blocked and nothing ignored, so that children only have to unblock. */
 static void take_signals(void) {
     sigset_t all, ended;
-    for (int each = 1; each < NSIG; each++)
-        signal(each, SIG_DFL);
+    signals_reset();
     sigfillset(&all);
     sigemptyset(&ended);
     sigaddset(&ended, SIGCHLD);

@@ -12,6 +12,8 @@
  * one line on stderr, "launch: STEP: REASON".
  */
 #define _GNU_SOURCE
+#include "signals.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -216,8 +218,7 @@ static void close_descriptors(struct request *request) {
 static void reset_signals(void) {
     sigset_t none;
     sigemptyset(&none);
-    for (int each = 1; each < NSIG; each++)
-        signal(each, SIG_DFL);
+    signals_reset();
     if (sigprocmask(SIG_SETMASK, &none, NULL) < 0)
         fail("sigprocmask");
 }
