@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import MappingProxyType
 
 import anyio
@@ -24,8 +25,6 @@ OVERLAY_TROUBLE = "overlay mount"
 """In what bubblewrap says when the file system of the state directory cannot hold an overlay's upper layer."""
 IDMAP_TROUBLE = "cannot be shown with other owners"
 """In our own words for the launcher's exit status `IDMAP_UNSUPPORTED`."""
-
-_ALWAYS_REACHABLE = frozenset({"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +106,7 @@ def _stage_targets(plan: Plan, place: Place) -> dict[str, str]:
         return {}
     staged: dict[str, str] = {}
     for mount in plan.mounts:
-        if not isinstance(mount, Bind) or mount.source in staged or _is_always_reachable(mount.source):
+        if not isinstance(mount, Bind) or mount.source in staged or _is_reachable(mount.source):
             continue
         target = place.stage / str(len(staged))
         if Path(mount.source).is_dir():
@@ -118,8 +117,13 @@ def _stage_targets(plan: Plan, place: Place) -> dict[str, str]:
     return staged
 
 
-def _is_always_reachable(source: str) -> bool:
-    return PurePosixPath(source).parts[1:2] != () and PurePosixPath(source).parts[1] in _ALWAYS_REACHABLE
+def _is_reachable(source: str) -> bool:
+    """Whether everybody may pass to `source` and read it: staging it would only cost time."""
+    path = Path(source)
+    facts = path.stat()
+    wanted = 0o005 if stat.S_ISDIR(facts.st_mode) else 0o004
+    passes = all(parent.stat().st_mode & 0o001 for parent in path.resolve().parents)
+    return passes and facts.st_mode & wanted == wanted
 
 
 async def _copy(source: Path, target: Path, place: Place) -> None:
