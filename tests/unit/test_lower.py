@@ -161,12 +161,17 @@ def test_a_tree_deeper_than_a_path_can_say_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.needs("root")
-async def test_only_the_hosts_system_directories_are_shown_without_staging(place: Path) -> None:
-    mounts = (Bind("/usr", "/usr"), Bind("/lib/x", "/lib/x"), Bind("/library", "/library"), Overlay(None))
+async def test_only_what_others_cannot_reach_is_staged(place: Path) -> None:
+    open_, closed = place / "open", place / "closed"
+    (closed / "inner").mkdir(parents=True)
+    open_.mkdir(mode=0o755)
+    closed.chmod(0o700)
+    shown = ("/usr", str(open_), str(closed), str(closed / "inner"))
+    mounts = (*(Bind(path, path) for path in shown), Overlay(None))
     made = make_place(place, "brave-otter-000000")
     plan = Plan(sandbox="brave-otter-000000", mounts=mounts, limits=Limits())
     try:
         workspace = await prepare_workspace(plan, made)
-        assert list(workspace.staged) == ["/library"]
+        assert list(workspace.staged) == [str(closed), str(closed / "inner")]
     finally:
         made.lock.release()
