@@ -58,7 +58,7 @@ MAY_START_PROCESSES = {
     "sandbox/host_git.py": "git in clean repositories of the platform's own",
     "client/start.py": "the local runner",
 }
-"""Every other way to a process of the host is the Agent SDK's, which starts the jailed Claude Code CLI."""
+"""There is no other: the Claude Code CLI, too, is an exec in a sandbox."""
 
 PROCESS_CALLS = {
     ("os", name)

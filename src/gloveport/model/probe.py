@@ -35,6 +35,8 @@ class Enforcement(StrEnum):
 
     KERNEL = "kernel"
     """By the kernel, exactly (a cgroup, a resource limit, a bounded file system)."""
+    GUESTD = "guestd"
+    """By guestd, exactly: it starts every process, takes all output and has the clock."""
     WATCHDOG = "watchdog"
     """By measuring a few times a second and killing: it can be overshot for a moment."""
     MISSING = "missing"

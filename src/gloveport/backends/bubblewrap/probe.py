@@ -66,14 +66,14 @@ def probe_host(name: str, cgroups: Cgroups, program: str | None = None) -> Probe
 def _enforcement(cgroups: Cgroups) -> dict[str, Enforcement]:
     """How each limit is kept here."""
     return {
-        "exec_seconds": Enforcement.KERNEL,
+        "exec_seconds": Enforcement.GUESTD,
         "sandbox_seconds": Enforcement.WATCHDOG,
         "memory_bytes": Enforcement.KERNEL if cgroups.has("memory") else Enforcement.WATCHDOG,
         "processes": Enforcement.KERNEL,
         "open_files": Enforcement.KERNEL,
         "disk_bytes": Enforcement.WATCHDOG,
         "tmp_bytes": Enforcement.KERNEL,
-        "output_bytes": Enforcement.KERNEL,
+        "output_bytes": Enforcement.GUESTD,
         "cpus": Enforcement.KERNEL if cgroups.has("cpu") else Enforcement.MISSING,
     }
 
