@@ -20,6 +20,7 @@ from gloveport.backends.bubblewrap.probe import probe_host
 from gloveport.model import Spec
 from gloveport.sandbox import Manager, Sandbox
 from gloveport.settings import Settings
+from gloveport.store import remove_tree
 
 PATIENCE = 60.0
 """Seconds any one command or wait may take before a test gives up."""
@@ -86,7 +87,7 @@ def place() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="gp-", dir="/tmp"))
     path.chmod(0o711)
     yield path
-    shutil.rmtree(path)
+    remove_tree(path)
 
 
 @pytest.fixture

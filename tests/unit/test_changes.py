@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -53,6 +54,11 @@ def brief(changes: OverlayChanges | CopyChanges) -> list[tuple[str, str, str | N
     return [(change.path, change.kind, change.before, change.after) for change in changes.changes]
 
 
+def read(content: BinaryIO) -> bytes:
+    with content:
+        return content.read()
+
+
 def one(changes: OverlayChanges | CopyChanges) -> Change:
     (change,) = changes.changes
     return change
@@ -72,8 +78,8 @@ def test_added_modified_and_deleted_files_are_told_with_both_contents(layers: La
         ("kept/more", "added", None, FILE),
     ]
     edited, gone, more = found.changes
-    assert (found.before(edited), found.after(edited)) == (b"old", b"new")
-    assert (found.before(gone), found.after(more)) == (b"bye", b"more")
+    assert (read(found.before(edited)), read(found.after(edited))) == (b"old", b"new")
+    assert (read(found.before(gone)), read(found.after(more))) == (b"bye", b"more")
     assert more.mode_after == 0o644
 
 
@@ -162,7 +168,7 @@ def test_every_change_of_type_is_told(layers: Layers) -> None:
         ("link-to-file", "modified", LINK, FILE),
     ]
     link = found.changes[4]
-    assert (found.before(link), found.after(link)) == (b"x", b"elsewhere")
+    assert (read(found.before(link)), read(found.after(link))) == (b"x", b"elsewhere")
 
 
 def test_an_added_directory_is_listed_only_when_it_is_empty(layers: Layers) -> None:
@@ -189,7 +195,7 @@ def test_names_of_any_bytes_survive(layers: Layers) -> None:
         Path(os.fsdecode(os.fsencode(layers.upper) + b"/" + name)).write_bytes(name)
     found = layers.overlay()
     assert sorted(os.fsencode(change.path) for change in found.changes) == sorted(names)
-    assert all(found.after(change) == os.fsencode(change.path) for change in found.changes)
+    assert all(read(found.after(change)) == os.fsencode(change.path) for change in found.changes)
 
 
 def test_what_is_neither_file_nor_link_nor_directory_is_skipped_and_named(layers: Layers) -> None:
@@ -209,7 +215,7 @@ def test_links_in_the_place_of_directories_lead_the_host_nowhere(layers: Layers,
     (layers.upper / "d").symlink_to(tmp_path / "secrets")
     found = layers.overlay()
     assert brief(found) == [("d", "added", DIRECTORY, LINK), ("d/key", "deleted", FILE, None)]
-    assert found.before(found.changes[1]) == b"public"
+    assert read(found.before(found.changes[1])) == b"public"
     with pytest.raises(Conflict, match="changed while it was read"):
         found.after(Change(path="d/key", kind="modified", before=FILE, after=FILE))  # type: ignore[arg-type]
 
@@ -277,7 +283,7 @@ def test_a_scan_survives_a_guest_that_rewrites_everything_meanwhile(layers: Laye
             for change in found.changes:
                 if change.after is FILE:
                     try:
-                        seen.add(found.after(change))
+                        seen.add(read(found.after(change)))
                     except Conflict:
                         continue
         assert seen == {b"mine"}

@@ -40,9 +40,6 @@ async def call(sandbox: Sandbox) -> AsyncIterator[Caller]:
         yield Caller(tools, sandbox)
 
 
-# ---- Read
-
-
 async def test_lines_come_numbered_after_a_tab(call: Caller) -> None:
     await call.files.write("a.py", "one\n\ttwo\r\nthree")
     assert await call("Read", file_path="/workspace/a.py") == Answer("1\tone\n2\t\ttwo\n3\tthree")
@@ -78,9 +75,6 @@ async def test_what_has_no_lines_to_show_is_said(call: Caller) -> None:
     assert binary.is_error
     assert missing == Answer("File does not exist. Note: your current working directory is /workspace.", True)
     assert (directory.is_error, "Is a directory" in directory.text) == (True, True)
-
-
-# ---- Write and Edit
 
 
 async def test_a_new_file_is_written_and_an_unread_one_is_not(call: Caller) -> None:
@@ -142,9 +136,6 @@ async def test_an_empty_old_string_makes_a_file_and_never_replaces_one(call: Cal
 async def test_the_policys_refusal_reaches_the_model(call: Caller) -> None:
     refused = await call("Write", file_path="/etc/profile", content="x")
     assert (refused.is_error, "only /workspace" in refused.text) == (True, True)
-
-
-# ---- Bash
 
 
 async def test_output_and_errors_come_in_order_and_failure_names_its_status(call: Caller) -> None:
@@ -218,9 +209,6 @@ async def test_background_commands_end_with_their_session(sandbox: Sandbox) -> N
     assert left.text == "0\n"
 
 
-# ---- Glob and Grep
-
-
 @pytest.fixture
 async def tree(call: Caller) -> Caller:
     await call.files.write("src/a.py", "import os\n\n\ndef f():\n    return 1\n")
@@ -285,9 +273,6 @@ async def test_grep_says_what_ripgrep_does_not_accept(tree: Caller) -> None:
     missing = await tree("Grep", pattern="x", path="nowhere")
     assert (missing.is_error, missing.text.startswith("Path does not exist: /workspace/nowhere")) == (True, True)
     assert (await tree("Grep", pattern="--files")).text == "No files found"
-
-
-# ---- calls
 
 
 async def test_wrong_parameters_are_told_to_the_model(call: Caller) -> None:

@@ -84,9 +84,6 @@ def test_the_script_says_nothing_where_there_is_nothing_to_test(tmp_path: Path) 
     assert find_tests(tmp_path) == []
 
 
-# ---- a repository's own
-
-
 async def offered(sandbox: Sandbox) -> tuple[dict[str, str], dict[str, str]]:
     """Skills' headers and bodies by name, and reasons by the name of what is left out."""
     skills, refused = await repository_skills(sandbox.files)

@@ -1,4 +1,4 @@
-"""The backend interface: eight required verbs, and a few more by capability."""
+"""The backend interface: eight required verbs, and a few more with defaults."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import errno
 import os
 import re
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from gloveport.errors import (
+    Conflict,
     GloveportError,
     InvalidRequest,
     LimitExceeded,
@@ -29,7 +30,7 @@ from gloveport.model import (
     TerminalSize,
 )
 
-__all__ = ["Backend", "BackendBase", "ChangeSet", "Process", "builtin_error"]
+__all__ = ["Backend", "BackendBase", "ChangeSet", "Process", "builtin_error", "changed_meanwhile"]
 
 
 class Process(Protocol):
@@ -123,6 +124,10 @@ class Backend(Protocol):
         """Kill everything, free everything. Idempotent, bounded, safe under cancellation."""
         ...
 
+    async def sweep(self) -> None:
+        """Remove what owners that died left behind. Idempotent; touches nothing that somebody still holds."""
+        ...
+
     async def pause(self, ref: Ref) -> None:
         """Freeze every process."""
         ...
@@ -137,7 +142,10 @@ class Backend(Protocol):
 
 
 class ChangeSet(Protocol):
-    """The workspace's changes, with the bytes on both sides. Reads the host's own copy: no guest code runs."""
+    """The workspace's changes, with the bytes on both sides. Reads the host's own copy: no guest code runs.
+
+    Contents come open and can be sought in; whoever asks closes them.
+    """
 
     @property
     def changes(self) -> Sequence[Change]:
@@ -149,19 +157,22 @@ class ChangeSet(Protocol):
         """Paths that no patch can hold or the host cannot read: pipes, sockets, devices, unreadable files."""
         ...
 
-    def before(self, change: Change) -> bytes:
-        """A file's first content, or a symbolic link's target."""
+    def before(self, change: Change) -> BinaryIO:
+        """A file's first content, or a symbolic link's target. `LimitExceeded` for one that is too large."""
         ...
 
-    def after(self, change: Change) -> bytes:
-        """A file's content, or a symbolic link's target."""
+    def after(self, change: Change) -> BinaryIO:
+        """A file's content, or a symbolic link's target. `LimitExceeded` for one that is too large."""
         ...
 
 
 class BackendBase:
-    """Defaults of the verbs that come by capability."""
+    """Defaults of the verbs that not every backend has."""
 
     name = ""
+
+    async def sweep(self) -> None:
+        """Nothing: where a service keeps the sandboxes, it ends those of dead owners."""
 
     async def pause(self, ref: Ref) -> None:
         """Refuse: no such capability."""
@@ -201,3 +212,12 @@ def builtin_error(path: str, stderr: bytes) -> GloveportError:
     if number in _FULL:
         return LimitExceeded(f"{path}: {reason}", hint="remove files, or raise the disk limit", limit="disk_bytes")
     return InvalidRequest(f"{path}: {reason}", hint="only regular files can be read and written", path=path)
+
+
+def changed_meanwhile(path: str) -> Conflict:
+    """The error of a file of the workspace that is not what the scan saw any more."""
+    return Conflict(
+        f"{path!r} changed while it was read",
+        hint="let the sandbox's processes end, or pause it, and try again",
+        path=path,
+    )

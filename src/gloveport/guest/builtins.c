@@ -20,8 +20,6 @@ static int fail_with(int error) {
     return -1;
 }
 
-/* ---- arguments --------------------------------------------------------------------------------- */
-
 static bool parse_number(const char *text, int base, uint64_t most, uint64_t *value) {
     char *end;
     errno = 0;
@@ -49,8 +47,6 @@ static bool parse_mode(const char *text, int *mode) {
     *mode = (int)value;
     return valid;
 }
-
-/* ---- bytes ------------------------------------------------------------------------------------- */
 
 static int write_all(int fd, const char *data, size_t size) {
     while (size > 0) {
@@ -80,8 +76,6 @@ static int copy(int from, int to, uint64_t length) {
     }
     return 0;
 }
-
-/* ---- mkdir, rename, read ----------------------------------------------------------------------- */
 
 /* Makes every directory above the last component. */
 static int make_parents(const char *path) {
@@ -131,8 +125,6 @@ static int run_read(const char *path, uint64_t offset, uint64_t length) {
         return -1;
     return copy(fd, STDOUT_FILENO, length > 0 ? length : UINT64_MAX);
 }
-
-/* ---- write ------------------------------------------------------------------------------------- */
 
 /* Replaces `path` (PATH_MAX bytes) by what it finally names, link by link; it need not exist. */
 static int follow_links(char *path) {
@@ -241,8 +233,6 @@ static int run_write(const char *path, int mode, bool parents) {
         return -1;
     return replace(target, mode);
 }
-
-/* ---- dispatch ---------------------------------------------------------------------------------- */
 
 static int call_read(char **arguments) {
     uint64_t offset, length;

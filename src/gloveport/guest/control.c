@@ -51,8 +51,6 @@ void put_u64(uint8_t *at, uint64_t value) {
     put_u32(at + 4, (uint32_t)(value >> 32));
 }
 
-/* ---- out --------------------------------------------------------------------------------------- */
-
 static size_t room(void) {
     return OUT_SIZE - (control.out_to - control.out_from);
 }
@@ -97,8 +95,6 @@ void *control_payload(void) {
     make_room(HEAD_SIZE + control_space());
     return control.out + control.out_to + HEAD_SIZE;
 }
-
-/* ---- in ---------------------------------------------------------------------------------------- */
 
 static _Noreturn void malformed(const char *why) {
     guestd_end(2, why);
@@ -205,8 +201,6 @@ static void receive(void) {
     control.in_size += (size_t)got;
     parse();
 }
-
-/* ---- both -------------------------------------------------------------------------------------- */
 
 static void transmit(void) {
     while (control.out_from < control.out_to) {

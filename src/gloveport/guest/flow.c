@@ -18,8 +18,6 @@ enum {
 
 static uint8_t scratch[PAYLOAD_MAX];
 
-/* ---- input ------------------------------------------------------------------------------------- */
-
 static size_t queued(const struct process *process) {
     return process->queue_to - process->queue_from;
 }
@@ -128,8 +126,6 @@ void flow_grant(struct process *process) {
     process->window += process->consumed;
     process->consumed = 0;
 }
-
-/* ---- output ------------------------------------------------------------------------------------ */
 
 static bool drops(const struct process *process, const struct output *output) {
     return process->ended || output->kept >= process->keep;

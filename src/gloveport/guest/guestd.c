@@ -31,8 +31,6 @@ struct settings {
 static int loop = -1;
 static struct source children = {.fd = -1, .kind = SOURCE_CHILDREN};
 
-/* ---- sources ----------------------------------------------------------------------------------- */
-
 void source_watch(struct source *source, uint32_t events) {
     if (source->fd < 0 || source->events == events)
         return;
@@ -50,8 +48,6 @@ void source_close(struct source *source) {
     close(source->fd);
     source->fd = -1;
 }
-
-/* ---- end --------------------------------------------------------------------------------------- */
 
 /* As pid 1 the kernel reaches everybody in one step, which no fork can outrun. */
 void guestd_signal_all(int number) {
@@ -78,8 +74,6 @@ int64_t guestd_clock(void) {
     clock_gettime(CLOCK_MONOTONIC, &time);
     return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
 }
-
-/* ---- start ------------------------------------------------------------------------------------- */
 
 static uint64_t number(const char *text, uint64_t most) {
     char *end;
@@ -189,8 +183,6 @@ static void take_signals(void) {
     if (children.fd < 0)
         refuse("signals");
 }
-
-/* ---- loop -------------------------------------------------------------------------------------- */
 
 static void children_ready(void) {
     struct signalfd_siginfo ignored[16];

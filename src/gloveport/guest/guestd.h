@@ -53,7 +53,7 @@ enum { START_TERMINAL = 1, START_INPUT = 2, START_BUILTIN = 4 };
 enum exit_how { EXIT_CODE = 0, EXIT_SIGNAL = 1, EXIT_NOT_STARTED = 2 };
 enum { EXIT_FLAG_MEMORY = 1, EXIT_FLAG_TIMEOUT = 2, EXIT_FLAG_DIRECTORY = 4 };
 
-/* ---- guestd.c ---------------------------------------------------------------------------------- */
+/* In guestd.c */
 
 struct process;
 
@@ -83,7 +83,7 @@ int64_t guestd_clock(void);
 /* Closes the open descriptors from first to last. */
 void guestd_close_range(unsigned first, unsigned last);
 
-/* ---- control.c --------------------------------------------------------------------------------- */
+/* In control.c */
 
 void control_open(int fd);
 void control_ready(uint32_t events);
@@ -104,7 +104,7 @@ uint64_t get_u64(const uint8_t *at);
 void put_u32(uint8_t *at, uint32_t value);
 void put_u64(uint8_t *at, uint64_t value);
 
-/* ---- start.c ----------------------------------------------------------------------------------- */
+/* In start.c */
 
 struct start {
     uint16_t flags, rows, columns;
@@ -120,7 +120,7 @@ struct start {
 bool start_parse(struct start *start, uint8_t *payload, size_t size);
 void start_free(struct start *start);
 
-/* ---- spawn.c ----------------------------------------------------------------------------------- */
+/* In spawn.c */
 
 struct limits {
     uint64_t processes, files, file_size, data; /* 0: as inherited */
@@ -136,7 +136,7 @@ void spawn_setup(const struct limits *limits);
 /* Starts a process. 0, or the errno that prevented it (then nothing is left open). */
 int spawn(const struct start *start, struct spawned *spawned);
 
-/* ---- process.c --------------------------------------------------------------------------------- */
+/* In process.c */
 
 void process_start(uint32_t stream, const struct start *start);
 void process_input(uint32_t stream, const uint8_t *data, size_t size);
@@ -163,7 +163,7 @@ bool process_is_builtin(pid_t pid);
 /* Notes that the child with this pid is being killed for its memory. */
 void process_blame_memory(pid_t pid);
 
-/* ---- tree.c ------------------------------------------------------------------------------------ */
+/* In tree.c */
 
 struct member {
     pid_t pid, parent;
@@ -188,14 +188,14 @@ struct roster *tree_signal_listed(pid_t root, int number);
 /* Kills everybody on the roster who still lives, with descendants. */
 void roster_kill(const struct roster *roster);
 
-/* ---- memory.c ---------------------------------------------------------------------------------- */
+/* In memory.c */
 
 void memory_setup(uint64_t limit);
 /* Milliseconds until the next look, -1 for none. */
 int memory_timeout(void);
 void memory_look(void);
 
-/* ---- builtins.c, listing.c, watch.c: these run in a child of guestd ---------------------------- */
+/* In builtins.c, listing.c and watch.c: these run in a child of guestd */
 
 /* Runs a builtin to its end; the exit status. */
 int builtin_run(char **argv);

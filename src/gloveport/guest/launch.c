@@ -86,8 +86,6 @@ static _Noreturn void misuse(const char *what) {
     end(FAILED, "command line", what);
 }
 
-/* ---- command line ------------------------------------------------------------------------------ */
-
 static unsigned number(const char *text, unsigned most) {
     char *rest;
     errno = 0;
@@ -189,8 +187,6 @@ static struct request parse(int argc, char **argv) {
     return request;
 }
 
-/* ---- descriptors, session, signals, cgroups ---------------------------------------------------- */
-
 static int by_number(const void *left, const void *right) {
     return *(const int *)left - *(const int *)right;
 }
@@ -238,8 +234,6 @@ static void join_cgroup(const char *directory) {
     if (fd < 0 || write(fd, "0", 1) < 0 || close(fd) < 0)
         fail(directory);
 }
-
-/* ---- stages ------------------------------------------------------------------------------------ */
 
 static _Noreturn void fail_to_map(const char *step) {
     bool unsupported = errno == ENOSYS || errno == EINVAL || errno == EPERM || errno == EOPNOTSUPP ||
@@ -319,8 +313,6 @@ static void show_stages(struct request *request) {
         close(stage->tree);
     }
 }
-
-/* ---- user and program -------------------------------------------------------------------------- */
 
 static void become(const struct request *request) {
     unsigned uid = request->uid, gid = request->gid;

@@ -16,8 +16,6 @@ static bool is_dots(const char *name) {
     return name[0] == '.' && (name[1] == 0 || (name[1] == '.' && name[2] == 0));
 }
 
-/* ---- records ----------------------------------------------------------------------------------- */
-
 static char type_letter(mode_t mode) {
     switch (mode & S_IFMT) {
     case S_IFREG:
@@ -61,8 +59,6 @@ static int put_record(int directory, const char *path, const char *name) {
 int builtin_stat(const char *path) {
     return put_record(AT_FDCWD, path, path);
 }
-
-/* ---- list -------------------------------------------------------------------------------------- */
 
 /* A directory still to be read; the first is the root itself, whose path is empty. */
 struct pending {
@@ -139,8 +135,6 @@ int builtin_list(const char *path, uint64_t depth, uint64_t limit) {
     }
     return result;
 }
-
-/* ---- remove ------------------------------------------------------------------------------------ */
 
 /* A directory being emptied, inside the one before it. */
 struct level {

@@ -23,8 +23,6 @@ static struct {
     int interval;
 } watch = {.interval = CALM};
 
-/* ---- one process ------------------------------------------------------------------------------- */
-
 static size_t read_text(const char *path, char *text, size_t size) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
@@ -50,7 +48,8 @@ static uint64_t at_most(pid_t pid) {
     return kilobytes(text, "\nRssAnon:") + kilobytes(text, "\nRssShmem:");
 }
 
-/* Exact, but it walks the page tables. A process that hides its maps counts in full. */
+/* Exact, but it walks the page tables. A process that hides its maps counts in full, and what is mapped from a tmpfs
+   or a segment counts there too: both err on the safe side. */
 static uint64_t exactly(pid_t pid) {
     char path[32], text[4096];
     snprintf(path, sizeof path, "/proc/%d/smaps_rollup", pid);
@@ -58,8 +57,6 @@ static uint64_t exactly(pid_t pid) {
         return at_most(pid);
     return kilobytes(text, "\nPss_Anon:") + kilobytes(text, "\nPss_Shmem:");
 }
-
-/* ---- files and segments in memory -------------------------------------------------------------------- */
 
 /* The used bytes of the tmpfs of one line of mountinfo; 0 for anything else and for what the guest cannot write. */
 static uint64_t tmpfs_used(char *line) {
@@ -119,8 +116,6 @@ static uint64_t system_v(void) {
     fclose(segments);
     return total;
 }
-
-/* ---- the watch --------------------------------------------------------------------------------- */
 
 /* Kills the tree of guestd's child whose tree holds the largest process; builtins are the host's own and spared. */
 static void kill_largest(const struct member *members, size_t count) {

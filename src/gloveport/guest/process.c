@@ -19,8 +19,6 @@ static struct process *gone;
 static bool children_left;
 static int64_t next_deadline; /* no process has an earlier one; 0 for none */
 
-/* ---- table ------------------------------------------------------------------------------------- */
-
 static struct process **bucket(uint32_t stream) {
     return &buckets[stream % BUCKETS];
 }
@@ -54,8 +52,6 @@ static bool send_exit(uint32_t stream, uint8_t how, uint8_t flags, int32_t code,
     put_u64(payload + 16, err);
     return control_send(GUEST_EXIT, stream, payload, sizeof payload);
 }
-
-/* ---- state ------------------------------------------------------------------------------------- */
 
 static void retire(struct process *process) {
     process->next = gone;
@@ -112,8 +108,6 @@ void processes_sweep(void) {
         gone = next;
     }
 }
-
-/* ---- end --------------------------------------------------------------------------------------- */
 
 static void record_end(struct process *process, int status) {
     process->pid = 0;
@@ -190,8 +184,6 @@ void process_blame_memory(pid_t pid) {
     if (process != NULL)
         process->flags |= EXIT_FLAG_MEMORY;
 }
-
-/* ---- requests ---------------------------------------------------------------------------------- */
 
 static struct source source_of(struct process *process, enum source_kind kind, int fd) {
     return (struct source){.fd = fd, .kind = kind, .process = process};

@@ -48,8 +48,6 @@ static struct {
     int null;
 } setup = {.null = -1};
 
-/* ---- once -------------------------------------------------------------------------------------- */
-
 #ifdef NATIVE
 enum { COMPAT_PRCTL = 172, X32_BIT = 0x40000000 };
 
@@ -127,8 +125,6 @@ void spawn_setup(const struct limits *limits) {
     setup.null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
-/* ---- in the child ------------------------------------------------------------------------------ */
-
 /* Everything between fork and the program or the builtin. 0 or an errno. */
 static int become_process(struct child *child) {
     sigset_t none;
@@ -203,8 +199,6 @@ static _Noreturn void run_builtin(struct child *child) {
     }
     _exit(builtin_run(child->start->argv));
 }
-
-/* ---- in guestd --------------------------------------------------------------------------------- */
 
 /* vfork's child borrows this function's frame, so it does nothing else. */
 static __attribute__((noinline)) pid_t start_program(struct child *child) {

@@ -26,8 +26,6 @@ static struct {
     size_t count, room;
 } now;
 
-/* ---- census ------------------------------------------------------------------------------------ */
-
 /* Fills state, parent and birth from "PID/stat" in /proc or "TID/stat" in a task directory. */
 static bool read_stat(int directory, const char *path, struct member *member) {
     char text[512];
@@ -136,8 +134,6 @@ pid_t census_top(const struct member *members, size_t count, size_t index, pid_t
     return each->pid;
 }
 
-/* ---- signals ----------------------------------------------------------------------------------- */
-
 static bool is_dead(char state) {
     return state == 'Z' || state == 'X';
 }
@@ -223,8 +219,6 @@ static void kill_descendants(pid_t root) {
     }
 }
 
-/* ---- rosters ----------------------------------------------------------------------------------- */
-
 struct roster {
     size_t count;
     struct {
@@ -256,8 +250,6 @@ void roster_kill(const struct roster *roster) {
             tree_signal(pid, SIGKILL);
     }
 }
-
-/* ---- the verbs --------------------------------------------------------------------------------- */
 
 static void kill_tree(pid_t root) {
     kill_descendants(root);

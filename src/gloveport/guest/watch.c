@@ -35,8 +35,6 @@ static void report(const char *event, const char *name) {
     printf("%s %zu %s\n", event, strlen(name), name);
 }
 
-/* ---- places ------------------------------------------------------------------------------------ */
-
 static struct place **find_place(int descriptor) {
     struct place **link = &state.places;
     while (*link != NULL && (*link)->descriptor != descriptor)
@@ -123,8 +121,6 @@ static void remove_places(const char *path) {
         }
     }
 }
-
-/* ---- events ------------------------------------------------------------------------------------ */
 
 static const char *event_name(uint32_t mask) {
     if (mask & IN_CREATE)

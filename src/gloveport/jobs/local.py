@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio
 
@@ -36,8 +36,8 @@ from gloveport.store import Redactor, Trail
 
 __all__ = ["Agent", "Listener", "MakeAgent", "run_task"]
 
-_COLLECT_SECONDS = 60.0
-"""How long collecting the patch may take after a cancellation."""
+_COLLECT_SECONDS = 300.0
+"""How long collecting the patch may take, also after a cancellation."""
 _RECORDED_TEXT = 20_000
 """Characters of one text, tool input or tool result that the trajectory keeps."""
 
@@ -172,8 +172,8 @@ class _Run:
         if sandbox is not None:
             try:
                 with anyio.fail_after(_COLLECT_SECONDS):
-                    patch = await sandbox.diff()
-                self._directory.patch.write_bytes(patch.data)
+                    with self._directory.patch.open("wb") as file:
+                        patch = await sandbox.write_diff(file)
                 self._update(changed=tuple(entry.path for entry in patch.paths))
                 for warning in patch.warnings:
                     self._trail.append(EventKind.DECISION, {"verdict": "allow", "warning": str(warning)})
@@ -203,8 +203,8 @@ class _Run:
     def _end(self, state: RunState, reason: EndReason | None, message: str) -> None:
         self._update(state=state, reason=reason, message=message)
 
-    def _update(self, **facts: object) -> None:
-        self._summary = replace(self._summary, **facts)  # type: ignore[arg-type]
+    def _update(self, **facts: Any) -> None:
+        self._summary = replace(self._summary, **facts)
         self._directory.save(self._summary)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,8 @@ __all__ = ["Calls"]
 
 LARGEST_WRITE = 64 * MIB
 """Bytes that one `write` takes."""
+
+_READ_AT_ONCE = 1 * MIB
 
 _EVERYTHING = 2**62
 """Bytes of output that no process reaches."""
@@ -185,8 +188,12 @@ class Calls:
         return {"bytes": len(data)}
 
     async def _diff(self, request: Mapping[str, Any], connection: Connection) -> Mapping[str, Any]:
-        patch = await Sandbox(self._held(request)).diff(ignored=_field(request, "ignored", bool, False))
-        await connection.output(patch.data)
+        held = self._held(request)
+        with await anyio.to_thread.run_sync(lambda: tempfile.TemporaryFile(dir=held.scratch)) as file:
+            patch = await Sandbox(held).write_diff(file, ignored=_field(request, "ignored", bool, False))
+            file.seek(0)
+            while piece := await anyio.to_thread.run_sync(file.read, _READ_AT_ONCE):
+                await connection.output(piece)
         return {
             "paths": _first_that_fit(patch.paths),
             "paths_total": len(patch.paths),

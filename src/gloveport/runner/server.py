@@ -45,8 +45,8 @@ class Runner:
         make_private(self._settings.state, mode=0o711)
         lock = await _claim(self._settings)
         try:
-            await self._sweep()
             async with Manager(self._settings) as manager:
+                await _sweep(manager)
                 await self._serve(manager, ready)
         finally:
             lock.release()
@@ -114,7 +114,7 @@ class Runner:
         self._idle_since = anyio.current_time()
         while True:
             await anyio.sleep(min(SWEEP_SECONDS, self._settings.idle_seconds))
-            await self._sweep()
+            await _sweep(manager)
             if manager.count or self._calls:
                 self._idle_since = anyio.current_time()
             elif anyio.current_time() - self._idle_since >= self._settings.idle_seconds:
@@ -122,13 +122,12 @@ class Runner:
                 scope.cancel()
                 return
 
-    async def _sweep(self) -> None:
-        """Opening the backends removes what dead owners left."""
-        try:
-            async with Manager(self._settings):
-                pass
-        except Exception:  # noqa: BLE001 - what cannot be removed must not end everybody's sandboxes
-            _log.exception("cannot sweep")
+
+async def _sweep(manager: Manager) -> None:
+    try:
+        await manager.sweep()
+    except Exception:  # noqa: BLE001 - what cannot be removed must not end everybody's sandboxes
+        _log.exception("cannot sweep")
 
 
 async def _claim(settings: Settings) -> DirectoryLock:

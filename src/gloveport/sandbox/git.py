@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from gloveport.backends.base import Backend, ChangeSet
 from gloveport.errors import BackendUnavailable, InvalidRequest, NotFound
@@ -88,10 +89,10 @@ class _Kept:
     def skipped(self) -> Sequence[str]:
         return self.whole.skipped
 
-    def before(self, change: Change) -> bytes:
+    def before(self, change: Change) -> BinaryIO:
         return self.whole.before(change)
 
-    def after(self, change: Change) -> bytes:
+    def after(self, change: Change) -> BinaryIO:
         return self.whole.after(change)
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Self
+from typing import BinaryIO, Self
 
 import anyio
 
@@ -28,7 +28,7 @@ from gloveport.sandbox.files import Files
 from gloveport.sandbox.finish import finish
 from gloveport.sandbox.git import Git, keep_unignored
 from gloveport.sandbox.manager import Held, Manager
-from gloveport.sandbox.patch import Patch, make_patch
+from gloveport.sandbox.patch import Patch, PatchSummary, make_patch, write_patch
 from gloveport.sandbox.search import search
 from gloveport.sandbox.shell import Shell
 from gloveport.settings import Settings
@@ -139,9 +139,17 @@ class Sandbox:
         return found if ignored else await keep_unignored(self._backend, self.ref, found)
 
     async def diff(self, *, ignored: bool = False) -> Patch:
-        """A patch that turns the first state into this one: contents, modes, binaries, deletions, symbolic links."""
+        """A patch that turns the first state into this one: contents, modes, binaries, deletions, symbolic links.
+
+        Raises `LimitExceeded` for one above 256 MiB: `write_diff` takes it to a file.
+        """
         found = await self.changes(ignored=ignored)
         return await make_patch(found, scratch=self._scratch)
+
+    async def write_diff(self, output: BinaryIO, *, ignored: bool = False) -> PatchSummary:
+        """The same patch, into an open file: never in memory, of any size up to what its files may hold (2 GiB)."""
+        found = await self.changes(ignored=ignored)
+        return await write_patch(found, output, scratch=self._scratch)
 
     async def require(self, program: str) -> None:
         """Raise `NotFound` unless the guest has `program` on its path."""

@@ -79,6 +79,7 @@ async def run_git(
     cwd: Path,
     repository: Path | None = None,
     stdin: BinaryIO | None = None,
+    stdout: BinaryIO | None = None,
     env: Mapping[str, str] = MappingProxyType({}),
     settings: Mapping[str, str] = MappingProxyType({}),
     personal: bool = False,
@@ -90,8 +91,8 @@ async def run_git(
 
     `repository` is the Git directory; only `init` goes without. With `personal` the user's own and the
     system's settings apply (credential helpers, proxies), otherwise ours only. `protocols` are the transports
-    it may use. `limit` bounds the output in bytes, `timeout` the time in seconds. Cancelling kills git and
-    all it started.
+    it may use. With `stdout`, a file, the output goes there and nothing is returned; otherwise `limit` bounds it,
+    in bytes. `timeout` is in seconds. Cancelling kills git and all it started.
 
     Raises `GitFailed`, `BackendUnavailable` (no git), `TimedOut`, `LimitExceeded`.
     """
@@ -100,7 +101,7 @@ async def run_git(
     process = await anyio.open_process(
         command,
         stdin=DEVNULL if stdin is None else stdin,
-        stdout=PIPE,
+        stdout=PIPE if stdout is None else stdout,
         stderr=PIPE,
         cwd=cwd,
         env=_environment(personal=personal)
@@ -132,14 +133,15 @@ async def _collect(process: Process, limit: int, verb: str) -> tuple[bytes, str]
             said.extend(part)
             del said[:-_SAID_BYTES]
 
-    if process.stdout is None or process.stderr is None:
-        raise AssertionError  # both are pipes
+    if process.stderr is None:
+        raise AssertionError  # it is a pipe
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(listen, process.stderr)
-        async for part in process.stdout:
-            output += part
-            if len(output) > limit:
-                tasks.cancel_scope.cancel()
+        if process.stdout is not None:
+            async for part in process.stdout:
+                output += part
+                if len(output) > limit:
+                    tasks.cancel_scope.cancel()
     if len(output) > limit:
         raise LimitExceeded(
             f"git {verb} said more than {limit // MIB} MiB", hint="leave large files out", limit="git_output"

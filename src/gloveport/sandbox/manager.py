@@ -130,6 +130,11 @@ class Manager:
             held.trail.close()
         return held.ref.id
 
+    async def sweep(self) -> None:
+        """Remove what other processes of this installation that died left behind."""
+        for backend in self._backends.values():
+            await backend.sweep()
+
     @property
     def count(self) -> int:
         """Sandboxes held here."""

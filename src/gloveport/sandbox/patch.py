@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,21 +14,31 @@ from typing import BinaryIO
 import anyio
 import anyio.to_thread
 
-from gloveport.backends.base import ChangeSet
-from gloveport.errors import NotFound
-from gloveport.model import GIB, Change, ChangeKind, FileType
+from gloveport.backends.base import ChangeSet, changed_meanwhile
+from gloveport.errors import LimitExceeded, NotFound
+from gloveport.model import GIB, MIB, Change, ChangeKind, FileType
 from gloveport.sandbox.host_git import run_git
 from gloveport.sandbox.patch_warnings import refused_by_git, warnings_for
 from gloveport.store.layout import remove_tree
 
-__all__ = ["Patch", "PatchEntry", "make_patch"]
+__all__ = ["Patch", "PatchEntry", "PatchSummary", "make_patch", "write_patch"]
 
-_PATCH_BYTES = 2 * GIB
+CONTENT_BYTES = 2 * GIB
+"""What the files of one patch may hold, before and after together: sparse files cost a guest nothing."""
+IN_MEMORY_BYTES = 256 * MIB
+"""The largest patch that is returned as bytes."""
 _SECONDS = 600.0
-_COMMIT = b"commit refs/heads/%s\ncommitter gloveport <> 0 +0000\ndata 0\n"
+_COMMIT = b"commit refs/heads/%s/%s\ncommitter gloveport <> 0 +0000\ndata 0\n"
 _LINK, _PROGRAM, _FILE = 0o120000, 0o100755, 0o100644
 _DIFF = ("diff", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv", "--full-index")
-_TREES = ("refs/heads/before", "refs/heads/after", "--")
+_PREFIXES = {b"plain": "", b"spaced": "\t"}
+"""What the first component of a name ends in. `git apply` cannot tell where an unquoted name ends that holds " /"
+when it is empty or only its mode changes; the tab makes git quote it, and `-p1` strips it with the component.
+"""
+_STREAM_BYTES = CONTENT_BYTES + GIB
+"""The contents, and the names of a million paths."""
+_TOLD_BYTES = GIB
+_COPIED_AT_ONCE = 1 * MIB
 _KINDS = {"A": ChangeKind.ADDED, "D": ChangeKind.DELETED}
 
 
@@ -48,47 +58,79 @@ class PatchEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patch:
-    """Changes in git's format."""
+class PatchSummary:
+    """What a patch holds, and what it does not."""
 
-    data: bytes
-    """Empty when nothing changed. Names are quoted as git quotes them; contents are raw, in any encoding."""
     paths: tuple[PatchEntry, ...] = ()
     """By path, in byte order."""
     warnings: tuple[str, ...] = ()
     """What to look at before applying: files that a host runs by itself, links out of the tree, what is not in it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patch(PatchSummary):
+    """Changes in git's format."""
+
+    data: bytes
+    """Empty when nothing changed. Names are quoted as git quotes them; contents are raw, in any encoding."""
+
+
 async def make_patch(changes: ChangeSet, *, scratch: Path, selected: Collection[str] | None = None) -> Patch:
-    """The patch of `changes`, or of the `selected` paths among them.
+    """As `write_patch`, in memory. Raises `LimitExceeded` for a patch above 256 MiB, too."""
+    with await anyio.to_thread.run_sync(lambda: tempfile.TemporaryFile(dir=scratch)) as file:
+        summary = await write_patch(changes, file, scratch=scratch, selected=selected)
+        size = file.seek(0, os.SEEK_END)
+        if size > IN_MEMORY_BYTES:
+            raise LimitExceeded(
+                f"the patch is larger than {IN_MEMORY_BYTES // MIB} MiB",
+                hint="write it to a file, or leave large files out",
+                limit="patch_bytes",
+            )
+        file.seek(0)
+        data = await anyio.to_thread.run_sync(file.read)
+    return Patch(data=data, paths=summary.paths, warnings=summary.warnings)
+
+
+async def write_patch(
+    changes: ChangeSet, output: BinaryIO, *, scratch: Path, selected: Collection[str] | None = None
+) -> PatchSummary:
+    """Write the patch of `changes`, or of the `selected` paths among them, to the open file `output`.
 
     The changed paths alone are put into a clean repository below `scratch` and compared there: no setting,
-    attribute or hook of the workspace has a say. Made for repositories whose objects are SHA-1.
+    attribute or hook of the workspace has a say. Made for repositories whose objects are SHA-1. What is too large
+    is left out, with a warning: files above 512 MiB, and the largest files where all together hold more than 2 GiB.
 
-    Raises `NotFound` for a selected path that did not change, `LimitExceeded` for a file above 512 MiB or a
-    patch above 2 GiB, `Conflict` for a file that the guest changed meanwhile, `PermissionDenied` for an
-    unreadable one.
+    Raises `NotFound` for a selected path that did not change, `Conflict` for a file that the guest changed
+    meanwhile, `PermissionDenied` for an unreadable one.
     """
     wanted = _select(changes.changes, selected)
     kept = [change for change in wanted if _has_content(change) and not refused_by_git(change)]
-    warnings = tuple(warnings_for(wanted, changes))
-    if not kept:
-        return Patch(data=b"", warnings=warnings)
+    fitting, left_out = await anyio.to_thread.run_sync(_fit, kept, changes)
+    warnings = (*warnings_for(wanted, changes), *left_out)
+    if not fitting:
+        return PatchSummary(warnings=warnings)
     async with _clean_repository(scratch) as (place, repository):
         with (place / "stream").open("w+b") as stream:
-            await anyio.to_thread.run_sync(_write_stream, stream, kept, changes)
+            await anyio.to_thread.run_sync(_write_stream, stream, fitting, changes)
             await run_git(["fast-import", "--quiet"], cwd=place, repository=repository, stdin=stream, timeout=_SECONDS)
-        told = await run_git(
-            [*_DIFF, "--raw", "--numstat", "-z", *_TREES], cwd=place, repository=repository, limit=_PATCH_BYTES
-        )
-        data = await run_git(
-            [*_DIFF, "--binary", "--src-prefix=a/", "--dst-prefix=b/", *_TREES],
-            cwd=place,
-            repository=repository,
-            limit=_PATCH_BYTES,
-            timeout=_SECONDS,
-        )
-    return Patch(data=data, paths=_entries(told), warnings=warnings)
+        told = b""
+        for group, prefix in _PREFIXES.items():
+            trees = [f"refs/heads/{group.decode()}/{side}" for side in ("before", "after")]
+            told += await run_git(
+                [*_DIFF, "--raw", "--numstat", "-z", *trees, "--"],
+                cwd=place,
+                repository=repository,
+                limit=_TOLD_BYTES,
+                timeout=_SECONDS,
+            )
+            await run_git(
+                [*_DIFF, "--binary", f"--src-prefix=a{prefix}/", f"--dst-prefix=b{prefix}/", *trees, "--"],
+                cwd=place,
+                repository=repository,
+                stdout=output,
+                timeout=_SECONDS,
+            )
+    return PatchSummary(paths=_entries(told), warnings=warnings)
 
 
 @asynccontextmanager
@@ -123,22 +165,70 @@ def _is_content(kind: FileType | None) -> bool:
     return kind in (FileType.FILE, FileType.SYMLINK)
 
 
+def _fit(kept: Sequence[Change], changes: ChangeSet) -> tuple[list[Change], list[str]]:
+    """What goes into the patch, and a warning for each that is too large: small files go first."""
+    sizes: dict[str, int] = {}
+    left_out: dict[str, str] = {}
+    for change in kept:
+        try:
+            sizes[change.path] = _size(change, changes)
+        except LimitExceeded as error:
+            left_out[change.path] = f"{change.path!r} is not in the patch: {error.message}"
+    room = CONTENT_BYTES
+    for path in sorted(sizes, key=lambda path: (sizes[path], path)):
+        room -= sizes[path]
+        if room < 0:
+            left_out[path] = f"{path!r} is not in the patch: all files together exceed {CONTENT_BYTES // GIB} GiB"
+    return [change for change in kept if change.path not in left_out], [left_out[path] for path in sorted(left_out)]
+
+
+def _size(change: Change, changes: ChangeSet) -> int:
+    """Of both sides together, in bytes."""
+    size = 0
+    if _is_content(change.before):
+        with changes.before(change) as content:
+            size += content.seek(0, os.SEEK_END)
+    if _is_content(change.after):
+        with changes.after(change) as content:
+            size += content.seek(0, os.SEEK_END)
+    return size
+
+
 def _write_stream(stream: BinaryIO, kept: Sequence[Change], changes: ChangeSet) -> None:
-    """Both trees in git's fast-import format, one file in memory at a time."""
-    stream.write(_COMMIT % b"before")
-    for change in kept:
-        if _is_content(change.before):
-            _write_file(stream, change.path, _git_mode(change.before, change.mode_before), changes.before(change))
-    stream.write(_COMMIT % b"after")
-    for change in kept:
-        if _is_content(change.after):
-            _write_file(stream, change.path, _git_mode(change.after, change.mode_after), changes.after(change))
+    """All trees in git's fast-import format."""
+    for group in _PREFIXES:
+        members = [change for change in kept if (" /" in change.path) == (group == b"spaced")]
+        stream.write(_COMMIT % (group, b"before"))
+        for change in _bounded(stream, members):
+            if _is_content(change.before):
+                with changes.before(change) as content:
+                    _write_file(stream, change.path, _git_mode(change.before, change.mode_before), content)
+        stream.write(_COMMIT % (group, b"after"))
+        for change in _bounded(stream, members):
+            if _is_content(change.after):
+                with changes.after(change) as content:
+                    _write_file(stream, change.path, _git_mode(change.after, change.mode_after), content)
     stream.seek(0)
 
 
-def _write_file(stream: BinaryIO, path: str, mode: int, content: bytes) -> None:
-    stream.write(b"M %o inline %s\ndata %d\n" % (mode, _quoted(path), len(content)))
-    stream.write(content)
+def _bounded(stream: BinaryIO, kept: Sequence[Change]) -> Iterator[Change]:
+    """Each change, until the guest makes files grow that were measured smaller."""
+    for change in kept:
+        if stream.tell() > _STREAM_BYTES:
+            raise changed_meanwhile(change.path)
+        yield change
+
+
+def _write_file(stream: BinaryIO, path: str, mode: int, content: BinaryIO) -> None:
+    """A file that grows meanwhile is taken at the length it had; one that shrinks is a `Conflict`."""
+    size = content.seek(0, os.SEEK_END)
+    content.seek(0)
+    stream.write(b"M %o inline %s\ndata %d\n" % (mode, _quoted(path), size))
+    while size > 0 and (part := content.read(min(size, _COPIED_AT_ONCE))):
+        stream.write(part)
+        size -= len(part)
+    if size:
+        raise changed_meanwhile(path)
     stream.write(b"\n")
 
 

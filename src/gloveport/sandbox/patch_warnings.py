@@ -71,7 +71,8 @@ def _about(change: Change, written: set[str], changes: ChangeSet) -> Iterator[st
     if path.name == "HEAD" and str(path.with_name("config")) in written:
         yield f"{str(path.parent)!r} looks like a Git repository: git commands inside it obey its config"
     if change.after is FileType.SYMLINK:
-        target = os.fsdecode(changes.after(change))
+        with changes.after(change) as content:
+            target = os.fsdecode(content.read())
         if _leaves(change.path, target):
             yield f"{change.path!r} is a link out of the tree, to {target!r}"
 

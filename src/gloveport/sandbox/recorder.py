@@ -114,6 +114,10 @@ class Recorder:
         await self._backend.delete(ref)
         self.trail.append(EventKind.SANDBOX_DELETED, {"sandbox": ref.id})
 
+    async def sweep(self) -> None:
+        """The wrapped backend's; it touches no sandbox that anybody holds."""
+        await self._backend.sweep()
+
     async def pause(self, ref: Ref) -> None:
         """The wrapped backend's."""
         await self._backend.pause(ref)

@@ -72,7 +72,7 @@ async def bash(session: ToolSession, background: BackgroundCommands, arguments: 
         seconds = _seconds(session, timeout or _DEFAULT_BACKGROUND_MS, LONGEST_BACKGROUND_MS)
         return await background.start(session, command, seconds)
     seconds = _seconds(session, timeout or _DEFAULT_MS, LONGEST_BASH_MS)
-    # The shell says at its end where it is, after a mark that the command cannot know beforehand.
+    # The shell says at its end where it is, after a mark that no output holds by chance.
     mark = secrets.token_hex(16)
     script = f"""exec 2>&1; trap 'printf "\\n{mark}"; pwd -P 2>/dev/null' EXIT; eval "$1\""""
     request = ExecRequest(argv=(*_SHELL, script, "bash", command), cwd=session.cwd, timeout=seconds, shown_as=command)

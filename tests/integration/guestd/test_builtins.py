@@ -92,9 +92,6 @@ def test_misuse_is_a_failure_with_its_errno(guestd: Client, argv: list[str], rea
     assert failure(guestd, *argv) == reason
 
 
-# ---- read
-
-
 def test_a_part_of_a_file_is_read(guestd: Client, directory: bytes) -> None:
     content = os.urandom(300_000)
     put(guestd, directory + b"/file", content[:200_000])
@@ -133,9 +130,6 @@ def test_a_reader_without_credit_can_be_killed(guestd: Client, directory: bytes)
     guestd.send(encode_signal(stream, 9, tree=True))
     end = guestd.finish(guestd.start("hello", builtin=True)).exit
     assert end.code == 0
-
-
-# ---- write
 
 
 def test_a_file_is_written_with_its_parents_and_mode(guestd: Client, directory: bytes) -> None:
@@ -192,9 +186,6 @@ def test_only_a_regular_file_is_replaced_and_nothing_is_left_behind(guestd: Clie
     assert failure(guestd, "write", directory, "-", "0", stdin=b"x") == errno.EISDIR
     assert failure(guestd, "write", directory + b"/fifo/file", "-", "1", stdin=b"x") == errno.ENOTDIR
     assert [each.name for each in listed(guestd, directory)] == [b"fifo"]
-
-
-# ---- stat, list
 
 
 def listed(guestd: Client, path: bytes, depth: int = 0, limit: int = 0) -> list[Record]:
@@ -255,9 +246,6 @@ def test_a_large_directory_is_listed_whole(guestd: Client, directory: bytes) -> 
     assert len({each.name for each in listed(guestd, directory)}) == 3000
 
 
-# ---- mkdir, rename, remove
-
-
 def test_directories_are_made_with_their_mode(guestd: Client, directory: bytes) -> None:
     path = directory + b"/a/b"
     assert failure(guestd, "mkdir", path, "700", "0") == errno.ENOENT
@@ -290,9 +278,6 @@ def test_no_tree_is_too_deep_to_remove(guestd: Client, directory: bytes) -> None
     assert guestd.run("python3", "-c", script, cwd=directory).code == 0
     assert len(listed(guestd, directory)) > 500
     assert guestd.builtin("remove", directory + b"/deep", "1").code == 0
-
-
-# ---- watch
 
 
 def watch(guestd: Client, path: bytes, recursive: str = "1") -> int:

@@ -109,9 +109,6 @@ def test_a_file_stops_at_its_limit(launch: Callable[..., Client]) -> None:
     assert guestd.builtin("remove", big, "0").code == 0
 
 
-# ---- terminals
-
-
 def test_a_terminal_has_its_size_and_follows_a_resize(guestd: Client) -> None:
     stream = guestd.start(*shell("tty; stty size; read line; stty size"), terminal=(30, 100))
     guestd.started(stream)
@@ -142,8 +139,6 @@ def test_an_interrupt_character_interrupts_the_foreground(guestd: Client) -> Non
 def send_input(guestd: Client, stream: int, data: bytes) -> None:
     guestd.send(len(data).to_bytes(4, "little") + b"\2" + stream.to_bytes(4, "little") + data)
 
-
-# ---- signals
 
 # Starts a grandchild in a session of its own whose parent is gone, and says when it is there.
 DETACH = "(setsid sh -c 'trap \"\" TERM HUP; echo $$; exec sleep 1000' &)"
@@ -237,9 +232,6 @@ def test_a_fork_bomb_dies_at_one_signal(launch: Callable[..., Client], variant: 
     assert left.stdout == b"0\n"
 
 
-# ---- time
-
-
 def test_out_of_time_is_flagged_and_polite_first(guestd: Client) -> None:
     script = "trap 'exit 7' TERM; while :; do sleep 0.01; done"
     end = guestd.run(*shell(script), timeout_ms=50).exit
@@ -263,9 +255,6 @@ def test_out_of_time_also_ends_descendants_that_outlive_the_process(guestd: Clie
 
 def test_in_time_is_not_flagged(guestd: Client) -> None:
     assert not guestd.run("true", timeout_ms=60_000).exit.timed_out
-
-
-# ---- the end of all
 
 
 def test_orphans_are_reaped(guestd: Client, directory: bytes) -> None:

@@ -45,6 +45,8 @@ __all__ = ["LARGEST_READ", "BubblewrapBackend"]
 LARGEST_READ = 64 * MIB
 """Bytes that one `read` returns at most."""
 _KEEP_EVERYTHING = 2**63 - 1
+_TIDY_SECONDS = 10.0
+"""How long the end of the scope waits for the removal of what its sandboxes wrote."""
 
 
 class BubblewrapBackend(BackendBase):
@@ -68,7 +70,7 @@ class BubblewrapBackend(BackendBase):
         self._cgroups = find_cgroups(str(self._state))
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
-        self._tasks.start_soon(anyio.to_thread.run_sync, self.sweep)
+        self._tasks.start_soon(self.sweep)
         return self
 
     async def __aexit__(
@@ -77,17 +79,22 @@ class BubblewrapBackend(BackendBase):
         with anyio.CancelScope(shield=True):
             for sandbox in list(self._sandboxes):
                 await self.delete(Ref(id=sandbox, backend=self.name))
+        with anyio.move_on_after(_TIDY_SECONDS, shield=True):
+            # Here, because a cancelled group starts nothing more; what takes longer is the next sweep's.
+            await anyio.to_thread.run_sync(empty_trash, self._state, abandon_on_cancel=True)
         self._cgroups.close()
         tasks, self._tasks = self._tasks, None
         if tasks is not None:
             # Told of no error, the group wraps none: what the caller raised passes as it is.
             await tasks.__aexit__(None, None, None)
 
-    def sweep(self) -> list[str]:
-        """Remove what owners that died left behind; the ids of their sandboxes."""
-        swept = sweep(self._state)
+    async def sweep(self) -> None:
+        """Remove what owners that died left behind: processes, directories, control groups."""
+        await anyio.to_thread.run_sync(self._sweep)
+
+    def _sweep(self) -> None:
+        sweep(self._state)
         self._cgroups.sweep(lambda sandbox: (self._state / "sandboxes" / sandbox).exists())
-        return swept
 
     def probe(self) -> Probe:
         """Look at this host; starts one empty sandbox for a moment."""

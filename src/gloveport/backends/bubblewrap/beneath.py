@@ -8,14 +8,16 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from gloveport.errors import Conflict, GloveportError, InvalidRequest, LimitExceeded, PermissionDenied
+from gloveport.backends.base import changed_meanwhile
+from gloveport.errors import GloveportError, InvalidRequest, LimitExceeded, PermissionDenied
 from gloveport.model import MIB, FileType
 
 __all__ = ["FILE_BYTES", "GONE", "Beneath", "file_type", "same_content"]
 
 FILE_BYTES = 512 * MIB
-"""The largest file that is read whole."""
+"""The largest file that is read."""
 
 GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 """What an open raises when the guest was faster. (A link in the place of a directory is `NotADirectoryError`.)"""
@@ -62,16 +64,18 @@ class Beneath:
         finally:
             os.close(descriptor)
 
-    def read(self, path: str) -> bytes:
-        """A regular file's bytes. `LimitExceeded` beyond `FILE_BYTES`, `Conflict` when it is no such file any more."""
+    def file(self, path: str) -> BinaryIO:
+        """A regular file, open. `LimitExceeded` beyond `FILE_BYTES`, `Conflict` when it is no such file any more."""
         try:
             descriptor = self._open(path, _FILE)
-            try:
-                return _read(descriptor, path)
-            finally:
-                os.close(descriptor)
         except OSError as error:
             raise _refusal(path, error) from error
+        try:
+            _check(os.fstat(descriptor), path)
+            return os.fdopen(descriptor, "rb")
+        except BaseException:
+            os.close(descriptor)
+            raise
 
     def target(self, path: str) -> bytes:
         """What a symbolic link says. `Conflict` when it is no link any more."""
@@ -125,22 +129,16 @@ def _open_at(parent: int, name: str, flags: int) -> int:
         raise
 
 
-def _read(descriptor: int, path: str) -> bytes:
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        raise FileNotFoundError(path)
-    parts: list[bytes] = []
-    size = 0
-    while part := os.read(descriptor, _CHUNK):
-        size += len(part)
-        if size > FILE_BYTES:
-            raise LimitExceeded(
-                f"{path!r} is larger than {FILE_BYTES // MIB} MiB",
-                hint="leave it out: remove it in the sandbox, or list it in .gitignore",
-                limit="file_bytes",
-                path=path,
-            )
-        parts.append(part)
-    return b"".join(parts)
+def _check(seen: os.stat_result, path: str) -> None:
+    if not stat.S_ISREG(seen.st_mode):
+        raise changed_meanwhile(path)
+    if seen.st_size > FILE_BYTES:
+        raise LimitExceeded(
+            f"{path!r} is larger than {FILE_BYTES // MIB} MiB",
+            hint="leave it out: remove it in the sandbox, or list it in .gitignore",
+            limit="file_bytes",
+            path=path,
+        )
 
 
 def _refusal(path: str, error: OSError) -> GloveportError:
@@ -150,8 +148,4 @@ def _refusal(path: str, error: OSError) -> GloveportError:
             hint="make it readable in the sandbox: chmod u+r",
             path=path,
         )
-    return Conflict(
-        f"{path!r} changed while it was read",
-        hint="let the sandbox's processes end, or pause it, and try again",
-        path=path,
-    )
+    return changed_meanwhile(path)

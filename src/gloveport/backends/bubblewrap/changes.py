@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from gloveport.backends.bubblewrap.beneath import GONE, Beneath, file_type, same_content
 from gloveport.errors import InvalidRequest, LimitExceeded
@@ -54,15 +56,15 @@ class _Changes(ABC):
         self.skipped = tuple(sorted(self._skipped, key=os.fsencode))
         self._found, self._skipped = [], []
 
-    def before(self, change: Change) -> bytes:
-        """A file's first content or a link's first target.
+    def before(self, change: Change) -> BinaryIO:
+        """A file's first content or a link's first target, open for reading.
 
         `LimitExceeded` beyond 512 MiB; `Conflict` when it is not what the scan saw any more;
         `PermissionDenied`.
         """
         return _content(self._before, change.path, change.before)
 
-    def after(self, change: Change) -> bytes:
+    def after(self, change: Change) -> BinaryIO:
         """A file's content or a link's target; fails as `before` does."""
         return _content(self._after, change.path, change.after)
 
@@ -326,9 +328,9 @@ def _join(directory: str, name: str) -> str:
     return f"{directory}/{name}" if directory else name
 
 
-def _content(tree: Beneath, path: str, kind: FileType | None) -> bytes:
+def _content(tree: Beneath, path: str, kind: FileType | None) -> BinaryIO:
     if kind is FileType.FILE:
-        return tree.read(path)
+        return tree.file(path)
     if kind is FileType.SYMLINK:
-        return tree.target(path)
+        return io.BytesIO(tree.target(path))
     raise InvalidRequest(f"{path!r} has no content on this side", hint="look at the change's `before` and `after`")

@@ -13,7 +13,6 @@ from gloveport.errors import BackendUnavailable, GloveportError, InvalidRequest,
 
 __all__ = ["LowerFacts", "copy_tree", "inspect_lower"]
 
-_LISTED = 100
 _SHOWN_PATH = 200
 _CHUNK = 8 * 1024 * 1024
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -30,9 +29,7 @@ class LowerFacts:
     uniform: bool
     """Every entry belongs to exactly that user and group. (A guest cannot write to what its namespace does not map.)"""
     entries: int
-    """How many there are, the root itself not counted."""
-    unreadable: tuple[str, ...]
-    """The first hundred relative paths that this process's user may not read, by permission bits."""
+    """How many there are, the root itself not counted; what this user may not list is not."""
 
 
 def inspect_lower(path: Path) -> LowerFacts:
@@ -42,7 +39,6 @@ def inspect_lower(path: Path) -> LowerFacts:
     than a path can say.
     """
     root = str(path)
-    readable = _Reader()
     try:
         top = os.lstat(root)
         pending = [root]
@@ -52,7 +48,6 @@ def inspect_lower(path: Path) -> LowerFacts:
         raise _refusal(error, root) from error
     owner = (top.st_uid, top.st_gid)
     uniform, count = True, 0
-    unreadable: list[str] = []
     while pending:
         directory = pending.pop()
         try:
@@ -64,16 +59,11 @@ def inspect_lower(path: Path) -> LowerFacts:
                         uniform = False
                     if entry.is_dir(follow_symlinks=False):
                         pending.append(entry.path)
-                    elif len(unreadable) < _LISTED and not readable(seen):
-                        unreadable.append(entry.path)
-        except PermissionError:
-            unreadable.append(directory)
-        except (FileNotFoundError, NotADirectoryError):
-            continue  # the user works on in the tree meanwhile
+        except (PermissionError, FileNotFoundError, NotADirectoryError):
+            continue  # closed to the guest too; or the user works on in the tree meanwhile
         except OSError as error:
             raise _refusal(error, directory) from error
-    shown = sorted(os.path.relpath(found, root) for found in unreadable[:_LISTED])
-    return LowerFacts(uid=owner[0], gid=owner[1], uniform=uniform, entries=count, unreadable=tuple(shown))
+    return LowerFacts(uid=owner[0], gid=owner[1], uniform=uniform, entries=count)
 
 
 def copy_tree(
@@ -100,21 +90,6 @@ def copy_tree(
         copier.copy(entry)
     copier.finish()
     return True
-
-
-class _Reader:
-    """Whether this process may read a file, from its permission bits (no system call for each)."""
-
-    def __init__(self) -> None:
-        self._uid = os.geteuid()
-        self._gids = {os.getegid(), *os.getgroups()}
-
-    def __call__(self, seen: os.stat_result) -> bool:
-        if self._uid == 0 or stat.S_ISLNK(seen.st_mode):
-            return True
-        if seen.st_uid == self._uid:
-            return bool(seen.st_mode & stat.S_IRUSR)
-        return bool(seen.st_mode & (stat.S_IRGRP if seen.st_gid in self._gids else stat.S_IROTH))
 
 
 def _walk(root: str) -> Iterator[os.DirEntry[str]]:
