@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from gloveport.agents.rooms import open_room
+from gloveport.backends.bubblewrap.cgroups import Cgroups
 from gloveport.backends.bubblewrap.place import make_place, sweep
 from gloveport.model import Spec, new_id
 from gloveport.sandbox import Manager, Sandbox
@@ -50,6 +51,35 @@ def test_places_made_while_others_sweep_survive(state: Path) -> None:
         == list((state / "new").iterdir())
         == []
     )
+
+
+def test_parents_of_control_groups_that_others_take_away_are_swept_past(tmp_path: Path) -> None:
+    groups = Cgroups(version=1, roots={"memory": tmp_path / "parent"})
+    over = threading.Event()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            (tmp_path / "parent").mkdir(exist_ok=True)
+            groups.close()
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        for _ in range(3000):
+            groups.sweep(lambda _: False)
+    finally:
+        over.set()
+        other.join()
+
+
+async def test_a_cancelled_scope_removes_what_its_sandboxes_wrote(settings: Settings) -> None:
+    with anyio.CancelScope() as scope:
+        async with Manager(settings) as manager:
+            await manager.create(Spec())
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert list((settings.state / "sandboxes").iterdir()) == []
+    assert list((settings.state / "trash").iterdir()) == []
 
 
 async def test_a_second_owner_sweeps_nothing_of_the_first(settings: Settings) -> None:

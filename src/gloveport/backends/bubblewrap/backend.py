@@ -82,11 +82,13 @@ class BubblewrapBackend(BackendBase):
         with anyio.move_on_after(_TIDY_SECONDS, shield=True):
             # Here, because a cancelled group starts nothing more; what takes longer is the next sweep's.
             await anyio.to_thread.run_sync(empty_trash, self._state, abandon_on_cancel=True)
-        self._cgroups.close()
         tasks, self._tasks = self._tasks, None
-        if tasks is not None:
-            # Told of no error, the group wraps none: what the caller raised passes as it is.
-            await tasks.__aexit__(None, None, None)
+        try:
+            if tasks is not None:
+                # Told of no error, the group wraps none: what the caller raised passes as it is.
+                await tasks.__aexit__(None, None, None)
+        finally:
+            self._cgroups.close()
 
     async def sweep(self) -> None:
         """Remove what owners that died left behind: processes, directories, control groups."""

@@ -60,7 +60,7 @@ class Cgroups:
         `alive` is asked after a group was seen, and a sandbox is there before its group: no new one is taken for old.
         """
         for root in self.roots.values():
-            for directory in root.iterdir() if root.is_dir() else ():
+            for directory in _below(root):
                 if directory.is_dir() and not alive(directory.name):
                     with contextlib.suppress(OSError):
                         directory.rmdir()
@@ -91,6 +91,13 @@ class Cgroups:
             group.remove()
             raise
         return group
+
+
+def _below(root: Path) -> list[Path]:
+    try:
+        return list(root.iterdir())
+    except FileNotFoundError:
+        return []  # another process of this installation just took it away
 
 
 def _make_below(parent: Path, directory: Path) -> None:
