@@ -62,7 +62,10 @@ def unpack(release: Release, into: Path) -> Path:
     if not target.exists():
         with tarfile.open(archive) as members:
             # Python before 3.11.4 has no filter; the hash says that this is the archive we mean.
-            members.extractall(into, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+            if hasattr(tarfile, "data_filter"):
+                members.extractall(into, filter="data")
+            else:
+                members.extractall(into)
     return target
 
 

@@ -95,10 +95,9 @@ def make_toolchain() -> Path:
 
 def repair(repository: Path, toolchain: Path, model: Mapping[str, str]) -> None:
     """The main job, as a user would type it."""
-    command = [GLOVEPORT, "run", "--repo", repository, "--read-only", toolchain, "--env", "PYTHONDONTWRITEBYTECODE=1",
-               "--test", PYTEST, PROMPT]  # fmt: skip
+    shown = ("--read-only", toolchain, "--env", "PYTHONDONTWRITEBYTECODE=1")
     print(f"    gloveport run --repo {repository.relative_to(ROOT)} --test '{PYTEST}' '…'", flush=True)
-    run(*command, env=model)
+    run(GLOVEPORT, "run", "--repo", repository, *shown, "--test", PYTEST, PROMPT, env=model)
 
 
 async def repair_with_a_script(repository: Path, toolchain: Path) -> None:
