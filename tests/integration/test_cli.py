@@ -336,8 +336,8 @@ def test_a_shell_is_a_terminal_that_follows_its_size_and_is_restored(cli: Cli, n
     os.kill(person.process.pid, signal.SIGWINCH)
     person.type("until test \"$(stty size)\" = '44 99'; do :; done; echo re''sized\r")
     person.read_until("resized")
-    person.type("sleep 1000\r")
-    person.read_until("sleep")
+    person.type("sh -c 'echo be''gun; exec sleep 1000'\r")  # an interrupt before it runs would be bash's own
+    person.read_until("begun")
     person.type("\x03")
     person.type("echo still $((40 + 2)); exit 5\r")
     person.read_until("still 42")

@@ -12,6 +12,7 @@ import pytest
 from gloveport.agents.rooms import open_room
 from gloveport.backends.bubblewrap.cgroups import Cgroups
 from gloveport.backends.bubblewrap.place import make_place, sweep
+from gloveport.errors import InvalidRequest
 from gloveport.model import Spec, new_id
 from gloveport.sandbox import Manager, Sandbox
 from gloveport.settings import Settings
@@ -80,6 +81,16 @@ async def test_a_cancelled_scope_removes_what_its_sandboxes_wrote(settings: Sett
             await anyio.sleep_forever()
     assert list((settings.state / "sandboxes").iterdir()) == []
     assert list((settings.state / "trash").iterdir()) == []
+
+
+async def test_a_sandbox_that_cannot_be_deleted_properly_keeps_no_other(settings: Settings) -> None:
+    with pytest.raises(InvalidRequest, match="closed"):  # noqa: PT012 - the scope is what is tested
+        async with Manager(settings) as manager:
+            for _ in range(3):
+                held = await manager.create(Spec())
+            assert held.trail is not None
+            held.trail.close()  # its end cannot be recorded
+    assert list((settings.state / "sandboxes").iterdir()) == []
 
 
 async def test_a_second_owner_sweeps_nothing_of_the_first(settings: Settings) -> None:

@@ -63,8 +63,8 @@ class Manager:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        for held in list(self._held.values()):
-            await self.delete(held.ref.id)
+        for sandbox in self._held:
+            self._stack.push_async_callback(self.delete, sandbox)  # each is tried, whatever becomes of the others
         return await self._stack.__aexit__(kind, error, trace)
 
     def probes(self) -> list[Probe]:
