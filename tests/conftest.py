@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -179,6 +181,17 @@ def cli(settings: Settings) -> Iterator[Cli]:
     command = Cli(settings=settings)
     yield command
     command.ok("runner", "stop")
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """This process, and what it starts, writes no file larger: the kernel takes what fits and refuses the rest."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def processes_below(place: Path) -> Sequence[str]:

@@ -6,8 +6,12 @@ import ast
 import functools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
+
+from gloveport.model import Spec
+from gloveport.sandbox import Manager, Recorder
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "gloveport"
@@ -60,18 +64,27 @@ MAY_START_PROCESSES = {
 }
 """There is no other: the Claude Code CLI, too, is an exec in a sandbox."""
 
-PROCESS_CALLS = {
-    ("os", name)
-    for name in (
-        "execl", "execle", "execlp", "execv", "execve", "execvp", "execvpe", "fork", "forkpty", "popen",
-        "posix_spawn", "posix_spawnp", "spawnl", "spawnv", "spawnve", "system",
-    )
-} | {
-    ("anyio", "open_process"), ("anyio", "run_process"),
-    ("asyncio", "create_subprocess_exec"), ("asyncio", "create_subprocess_shell"),
-    ("pty", "fork"), ("pty", "spawn"),
+PROCESS_NAMES = {
+    # os, posix
+    "execl", "execle", "execlp", "execlpe", "execv", "execve", "execvp", "execvpe", "fork", "forkpty", "fork1",
+    "popen", "posix_spawn", "posix_spawnp", "spawnl", "spawnle", "spawnlp", "spawnlpe", "spawnv", "spawnve", "spawnvp",
+    "spawnvpe", "system",
+    # anyio, asyncio, concurrent.futures
+    "open_process", "to_process", "create_subprocess_exec", "create_subprocess_shell", "subprocess_exec",
+    "subprocess_shell", "ProcessPoolExecutor",
 }  # fmt: skip
-PROCESS_MODULES = {"subprocess", "multiprocessing"}
+"""Wherever one of these is an attribute, an imported name or the text that `getattr` is given, a process is started."""
+PROCESS_MODULES = {"_posixsubprocess", "cffi", "ctypes", "multiprocessing", "pexpect", "pty", "runpy", "subprocess"}
+ANYIO_PROCESS_NAMES = {"run_process"}
+"""Ours has a function of this name: counted only where it is anyio's."""
+
+MAY_IMPORT_BY_NAME = {
+    "__init__.py": "the public names, when they are first used",
+    "backends/__init__.py": "the backend that is asked for",
+    "cli/application.py": "the command that is invoked",
+    "cli/main.py": "the command that is invoked",
+}
+"""There is no other way to a module than an import that this file's tests see."""
 
 
 def modules() -> list[Path]:
@@ -166,58 +179,140 @@ def test_modules_say_what_they_are_for(path: Path) -> None:
     assert ast.get_docstring(parsed(path)), f"{dotted(path)} has no docstring"
 
 
-def process_starts(path: Path) -> list[str]:
+def words(node: ast.AST) -> Iterator[str]:
+    """Names through which `node` reaches something: attributes, imports, and texts for `getattr`."""
+    if isinstance(node, ast.Attribute):
+        yield node.attr
+    elif isinstance(node, ast.ImportFrom):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
+        yield from (text.value for text in node.args if isinstance(text, ast.Constant) and isinstance(text.value, str))
+
+
+def process_starts(tree: ast.Module) -> list[str]:
     found = []
-    for name, node in imports(path):
-        if name.split(".")[0] in PROCESS_MODULES:
-            found.append(f"line {node.lineno}: import {name}")
-        if isinstance(node, ast.ImportFrom):
-            found += [f"line {node.lineno}: {a.name}" for a in node.names if (name, a.name) in PROCESS_CALLS]
-    for use in ast.walk(parsed(path)):
-        if (
-            isinstance(use, ast.Attribute)
-            and isinstance(use.value, ast.Name)
-            and (use.value.id, use.attr) in PROCESS_CALLS
-        ):
-            found.append(f"line {use.lineno}: {use.value.id}.{use.attr}")
+    for node in ast.walk(tree):
+        modules_named: list[str] = []
+        if isinstance(node, ast.Import):
+            modules_named = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules_named = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        found += [f"import {name}" for name in modules_named if set(name.split(".")) & PROCESS_MODULES]
+        found += [word for word in words(node) if word in PROCESS_NAMES | PROCESS_MODULES]
+        own = isinstance(node, ast.ImportFrom) and str(node.module).startswith("gloveport.")
+        found += [word for word in words(node) if word in ANYIO_PROCESS_NAMES and not own]
     return found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import os as o\no.fork()",
+        "from os import posix_spawn as p\np('x', [], {})",
+        "import os\nf = getattr(os, 'system')",
+        "from asyncio import subprocess",
+        "import asyncio\nasyncio.subprocess.Process",
+        "import subprocess as s",
+        "import anyio as a\na.open_process(['x'])",
+        "from anyio import run_process as r",
+        "loop.subprocess_exec(None, 'x')",
+        "import ctypes",
+    ],
+)
+def test_a_start_of_a_process_is_seen_under_any_name(text: str) -> None:
+    assert process_starts(ast.parse(text))
 
 
 @pytest.mark.parametrize("path", modules(), ids=dotted)
 def test_only_listed_modules_start_processes_of_the_host(path: Path) -> None:
-    found = process_starts(path)
+    found = process_starts(parsed(path))
     if str(path.relative_to(SOURCE)) not in MAY_START_PROCESSES:
         assert not found, f"{dotted(path)} starts processes: {found}"
 
 
 def test_the_list_of_process_starters_is_exact() -> None:
-    really = {str(path.relative_to(SOURCE)) for path in modules() if process_starts(path)}
+    really = {str(path.relative_to(SOURCE)) for path in modules() if process_starts(parsed(path))}
     assert really == MAY_START_PROCESSES.keys()
 
 
+def users(module: str, name: str) -> set[str]:
+    """Files that can use `name` of `module`: they import it, or the whole module, under whatever name."""
+    package, _, last = module.rpartition(".")
+    found = set()
+    for path in modules():
+        for imported, node in imports(path):
+            if isinstance(node, ast.Import):
+                reaches = f"{module}.".startswith(f"{imported}.")
+            else:
+                names = {alias.name for alias in node.names}  # type: ignore[attr-defined]
+                reaches = (imported == module and bool(names & {name, "*"})) or (imported == package and last in names)
+            if reaches:
+                found.add(str(path.relative_to(SOURCE)))
+    return found
+
+
+def mentions(word: str) -> set[str]:
+    """Files in whose code `word` stands: as a name, an attribute, an import, or at the end of `module:name`."""
+    found = set()
+    for path in modules():
+        for node in ast.walk(parsed(path)):
+            names = {getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "name", None)}
+            text = node.value if isinstance(node, ast.Constant) else ""
+            if word in names or str(text).endswith(f":{word}"):
+                found.add(str(path.relative_to(SOURCE)))
+    return found
+
+
 def test_guest_processes_are_started_in_one_place() -> None:
-    """`Channel.start` is the only way to a process of a guest; only the backend calls it."""
-    callers = {
-        str(path.relative_to(SOURCE))
-        for path in modules()
-        for node in ast.walk(parsed(path))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "start"
-        and isinstance(node.func.value, ast.Attribute) and node.func.value.attr == "channel"
-    }  # fmt: skip
-    assert callers == {"backends/bubblewrap/backend.py"}
+    """A process of a guest begins with guestd's `START`: one module makes it, one sends it, one opens channels."""
+    assert users("gloveport.guest.wire", "Start") == {"backends/bubblewrap/backend.py", "guest/channel.py"}
+    assert users("gloveport.guest.wire", "encode_start") == {"guest/channel.py"}
+    assert users("gloveport.guest.wire", "_frame") == set()
+    assert users("gloveport.guest.channel", "Channel") == {
+        "backends/bubblewrap/live.py",  # opens it
+        "backends/bubblewrap/watch.py",  # kills through it
+    }
 
 
 def test_backends_are_used_only_through_the_recorder() -> None:
-    """The manager is the only maker of backends, and hands out recorded ones only."""
-    makers = {
-        str(path.relative_to(SOURCE))
-        for path in modules()
-        for node in ast.walk(parsed(path))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "make_backend"
+    """One module makes backends, the manager alone has it made, and what the manager hands out is recorded."""
+    assert users("gloveport.backends", "make_backend") == {"sandbox/manager.py"}
+    assert mentions("BubblewrapBackend") == {
+        "backends/__init__.py",
+        "backends/bubblewrap/__init__.py",
+        "backends/bubblewrap/backend.py",
     }
-    assert makers == {"sandbox/manager.py"}
-    manager = (SOURCE / "sandbox" / "manager.py").read_text("utf-8")
-    assert "Held(ref, recorder," in manager
+    assert users("gloveport.sandbox.manager", "Recorder") == set()
+    assert users("gloveport.sandbox.recorder", "Recorder") == {"sandbox/__init__.py", "sandbox/manager.py"}
+
+
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_nobody_reaches_into_what_wraps_a_backend(path: Path) -> None:
+    """The bare backend is an attribute of the manager and of recorders, which they keep to themselves."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Attribute) and node.attr in ("_backend", "_backends", "_sandboxes", "_channel"):
+            is_own = isinstance(node.value, ast.Name) and node.value.id == "self"
+            assert is_own, f"{dotted(path)}:{node.lineno} reaches for {ast.unparse(node)}"
+
+
+@pytest.mark.anyio
+@pytest.mark.needs("bubblewrap")
+async def test_a_manager_hands_out_no_bare_backend(manager: Manager) -> None:
+    held = await manager.create(Spec())
+    assert [type(held.backend), manager.get(held.ref.id)] == [Recorder, held]
+    public = {name: getattr(Manager, name) for name in dir(Manager) if not name.startswith("_")}
+    for name, member in public.items():
+        returned = get_type_hints(member.fget if isinstance(member, property) else member)["return"]
+        assert "Backend" not in str(returned), f"Manager.{name} gives a backend away"
+
+
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_modules_are_imported_in_plain_sight(path: Path) -> None:
+    nodes = list(ast.walk(parsed(path)))
+    found = any("import_module" in words(node) for node in nodes) or any(
+        isinstance(node, ast.Name) and node.id in ("__import__", "eval", "exec") for node in nodes
+    )
+    assert found == (str(path.relative_to(SOURCE)) in MAY_IMPORT_BY_NAME), f"{dotted(path)}: an import by name"
 
 
 @pytest.mark.parametrize("path", modules(), ids=dotted)

@@ -30,6 +30,8 @@ class Settings:
     api_key: str | None = field(default=None, repr=False)
     auth_token: str | None = field(default=None, repr=False)
     model: str | None = None
+    prices: Path | None = None
+    """A file of model prices beside those that are built in."""
 
     @property
     def socket(self) -> Path:
@@ -41,7 +43,7 @@ class Settings:
         """Settings from `env` (the process's environment unless given).
 
         `GLOVEPORT_STATE`, `GLOVEPORT_DATA`, `GLOVEPORT_IDLE_SECONDS`, `ANTHROPIC_API_KEY`, `ANTHROPIC_AUTH_TOKEN`,
-        `ANTHROPIC_BASE_URL`, `GLOVEPORT_MODEL`, and the XDG base directories.
+        `ANTHROPIC_BASE_URL`, `GLOVEPORT_MODEL`, `GLOVEPORT_PRICES`, and the XDG base directories.
         """
         variables = os.environ if env is None else env
         home = Path(variables.get("HOME") or Path.home())
@@ -61,6 +63,7 @@ class Settings:
             api_key=variables.get("ANTHROPIC_API_KEY") or None,
             auth_token=variables.get("ANTHROPIC_AUTH_TOKEN") or None,
             model=variables.get("GLOVEPORT_MODEL") or None,
+            prices=Path(prices) if (prices := variables.get("GLOVEPORT_PRICES")) else None,
         )
 
 

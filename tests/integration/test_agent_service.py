@@ -10,10 +10,14 @@ from pathlib import Path
 
 import anyio
 import pytest
+from claude_agent_sdk import SessionKey
 from claude_agent_sdk._internal.transport.subprocess_cli import SubprocessCLITransport
 
+from gloveport.agents.bounds import Breach
 from gloveport.agents.guard import Guard
 from gloveport.agents.jail import JAILED_CLI
+from gloveport.agents.model_api import TokenUsage
+from gloveport.agents.model_prices import load_prices
 from gloveport.agents.model_proxy import Credential, ModelProxySpec
 from gloveport.agents.recipe import build_recipe, cli_arguments
 from gloveport.agents.service import AgentSpec, ClaudeAgent, ClaudeAgents, open_claude_agent
@@ -325,9 +329,56 @@ async def test_a_budget_at_the_proxy_ends_the_work_at_once(workplace: Sandbox, m
                 directory=manager.settings.data / "sessions",
             ) as agent:
                 end = end_of(await all_of(agent, "Go on."))
-    assert end.end is SessionEnd.MODEL_ERROR
+    assert end.end is SessionEnd.MAX_TURNS
     assert "2 of 2 calls" in end.message
     assert len(endpoint.turns) == 2
+
+
+@pytest.mark.parametrize("named", ["claude-sonnet-4-5-20250929", "claude-opus-4-0", "my-own-model", "opus", "opus[1m]"])
+async def test_claude_code_asks_no_model_but_the_one_that_is_named(
+    workplace: Sandbox, manager: Manager, trail: Trail, named: str
+) -> None:
+    await workplace.files.write("long.txt", "A rather long line of text.\n" * 10_000)
+    model = ScriptedModel.of((ToolUse("Read", {"file_path": "long.txt", "limit": 10_000}),), (Text("Read."),))
+    async with (
+        serve(model) as endpoint,
+        agent_at(workplace, manager, trail, endpoint, AgentSpec(model=named)) as agent,
+    ):
+        assert end_of(await all_of(agent, "Read it.")).end is SessionEnd.DONE
+    calls = [record.data for record in read_trail(trail.path) if record.kind is EventKind.MODEL_CALLED]
+    assert [call["refusal"] for call in calls] == [None] * len(calls)
+    (asked,) = {request.model for request in endpoint.requests}
+    assert asked == named or (named.startswith("opus") and asked.startswith("claude-opus-"))
+
+
+async def test_transcripts_are_bounded_in_all_and_what_is_beyond_is_told(place: Path) -> None:
+    files = SessionFiles(place / "sessions", secret=KEY, most_bytes=200)
+    told: list[Breach] = []
+    files.on_breach = told.append
+    session = "00000000-0000-4000-8000-000000000000"
+    key = SessionKey(project_key="-workspace", session_id=session)
+    await files.append(key, [{"type": "user", "message": KEY}])
+    assert not told
+    await files.append(key, [{"type": "user", "message": "x" * 200}])
+    assert "longer transcript" in told[0].message
+    assert files.read(session) == b'{"type": "user", "message": "[redacted]"}\n'
+
+
+async def test_prices_of_ones_own_are_read_from_a_file_and_named_when_they_are_wrong(
+    settings: Settings, place: Path
+) -> None:
+    prices = place / "prices.json"
+    own = replace(settings, api_key=KEY, prices=prices)
+    async with Manager(own) as manager:
+        for wrong in ("{", "[]", '{"m": {"input": 1}}', '{"m": {"input": "1", "output": 2}}'):
+            prices.write_text(wrong)
+            with pytest.raises(InvalidRequest, match="no prices can be read"):
+                ClaudeAgents(manager, place / "sessions")
+        prices.write_text('{"my-own-model": {"input": 1.0, "output": 2.0}}')
+        ClaudeAgents(manager, place / "sessions")
+    own_price = load_prices(prices).cost("my-own-model", TokenUsage(input=1_000_000, output=1_000_000))
+    assert own_price == pytest.approx(3.0)
+    assert Settings.load({"HOME": "/", "GLOVEPORT_PRICES": str(prices)}).prices == prices
 
 
 async def test_the_end_of_the_sandbox_ends_the_conversation(manager: Manager, trail: Trail) -> None:

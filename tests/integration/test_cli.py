@@ -90,6 +90,15 @@ def test_a_sandbox_works_on_an_overlay_of_the_repository(cli: Cli, place: Path) 
     assert (applied.returncode, (tree / "hello.txt").read_text()) == (0, "changed\n")
 
 
+def test_the_name_of_a_guests_file_cannot_steer_the_terminal(cli: Cli, name: str) -> None:
+    cli.ok("exec", name, "--", "sh", "-c", "ln -s /etc/passwd \"$(printf 'a\\033[2J\\nb')\"")
+    done = cli("diff", name)
+    assert done.returncode == 0
+    assert b"\\x1b[2J" in done.stderr
+    assert b"\x1b" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_exec_keeps_both_outputs_apart_and_returns_the_status(cli: Cli, name: str) -> None:
     done = cli("exec", name, "--", "sh", "-c", "echo out; echo err >&2; exit 7")
     assert (done.returncode, done.stdout, done.stderr) == (7, b"out\n", b"err\n")
@@ -216,6 +225,52 @@ def test_logs_outlive_the_sandbox(cli: Cli, name: str) -> None:
     assert '"argv": ["echo", "hi"]' in cli.ok("logs", name)
 
 
+def test_a_sandboxs_trail_is_verified_while_it_lives_and_after(cli: Cli, name: str) -> None:
+    cli.ok("exec", name, "--", "printf", "bob@example.com\\nAKIAIOSFODNN7EXAMPLE")
+    assert cli.ok("verify", name) == f"{name}.jsonl: 3 records, unbroken, not ended: the sandbox is still there\n"
+    cli.ok("rm", name)
+    assert cli.ok("verify", name[:-1]) == f"{name}.jsonl: 4 records, unbroken\n"
+    found = json.loads(cli.ok("verify", "--json", name))
+    assert found == {"sandbox": name, "records": {f"{name}.jsonl": 4}, "ended": True}
+
+
+def test_a_sandboxs_trail_that_was_altered_or_cut_off_is_found(cli: Cli, name: str) -> None:
+    cli.ok("exec", name, "--", "echo", "hi")
+    cli.ok("rm", name)
+    trail = cli.settings.data / "audit" / f"{name}.jsonl"
+    whole = trail.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for altered, record in (
+        (whole.replace(b"echo", b"rm -", 1), 1),
+        (b"".join(lines[:1] + lines[2:]), 1),
+        (b"".join(lines[:-1]), 3),
+        (whole[:-20], 3),
+        (b"", 0),
+    ):
+        trail.write_bytes(altered)
+        done = cli("verify", name)
+        assert (done.returncode, done.stdout) == (2, b""), done
+        assert f"record {record} ".encode() in done.stderr
+
+
+def test_what_was_recorded_outlives_a_runner_that_was_killed_and_the_missing_end_is_found(cli: Cli, name: str) -> None:
+    cli.ok("exec", name, "--", "echo", "hi")
+    pid = json.loads(cli.ok("runner", "status", "--json"))["pid"]
+    os.kill(pid, signal.SIGKILL)
+    kinds = [json.loads(line)["kind"] for line in cli.ok("logs", name, "--json").splitlines()]
+    assert kinds == ["sandbox.created", "exec.started", "exec.ended"]
+    done = cli("verify", name)
+    assert done.returncode == 2
+    assert b"record 3 is missing" in done.stderr
+
+
+def test_a_prefix_of_a_run_and_of_a_sandbox_is_ambiguous(cli: Cli, name: str) -> None:
+    (cli.settings.data / "runs" / f"{name[:-1]}-run").mkdir(parents=True)
+    done = cli("verify", name[:-1])
+    assert done.returncode == 5
+    assert name.encode() in done.stderr
+
+
 def test_rm_takes_several_and_names_the_one_that_failed(cli: Cli, name: str) -> None:
     other = cli.create()
     done = cli("rm", name, "nobody", other)
@@ -263,6 +318,8 @@ def test_doctor_says_how_each_limit_is_kept(cli: Cli) -> None:
         (("exec", "nobody", "ls"), 2, "ls"),
         (("shell", "nobody"), 2, "not a terminal"),
         (("logs", "nobody"), 4, "gloveport list"),
+        (("verify", "nobody"), 4, "gloveport runs"),
+        (("verify", "last"), 4, "gloveport runs"),
         (("rm", "nobody"), 4, "gloveport list"),
         (("nonsense",), 2, "nonsense"),
     ],

@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from gloveport.errors import BackendUnavailable, NotFound
-from gloveport.jobs import RunDirectory, find_run, list_runs, make_run_directory, run_task
+from gloveport.jobs import Listener, MakeAgent, RunDirectory, find_run, list_runs, make_run_directory, run_task
+from gloveport.jobs.recorded import RECORDED_TEXT
 from gloveport.model import (
     EndReason,
     Event,
@@ -39,6 +41,8 @@ from gloveport.model import (
 from gloveport.sandbox import Manager, Sandbox, shell_request
 from gloveport.settings import Settings
 from gloveport.store import Redactor, Trail, read_trail, verify_trail
+
+from ..conftest import PATIENCE, Cli, files_no_larger_than  # noqa: TID252 - tests are no package of ours
 
 pytestmark = pytest.mark.anyio
 
@@ -92,19 +96,54 @@ async def do_nothing(sandbox: Sandbox) -> SessionEnd:
 async def carry_out(
     manager: Manager, settings: Settings, repository: Path, work: Work, **fields: object
 ) -> tuple[RunDirectory, list[Event]]:
-    spec = fields.pop("spec", Spec(source=Source(repo=str(repository))))
-    task = Task(prompt="Fix add", spec=spec, test="python3 -m unittest", **fields)  # type: ignore[arg-type]
-    directory = make_run_directory(settings.data, new_id())
     events: list[Event] = []
+    directory = await run_with(agent_that(work), manager, settings, repository, events.append, **fields)
+    return directory, events
+
+
+async def run_with(
+    make_agent: MakeAgent,
+    manager: Manager,
+    settings: Settings,
+    repository: Path,
+    listener: Listener = lambda event: None,
+    **fields: object,
+) -> RunDirectory:
+    spec = Spec(source=Source(repo=str(repository)))
+    asked = {"prompt": "Fix add", "spec": spec, "test": "python3 -m unittest", **fields}
+    directory = make_run_directory(settings.data, new_id())
     await run_task(
-        task,
+        Task(**asked),  # type: ignore[arg-type]
         manager=manager,
-        make_agent=agent_that(work),
+        make_agent=make_agent,
         directory=directory,
-        listener=events.append,
+        listener=listener,
         redactor=Redactor([KEY]),
     )
-    return directory, events
+    return directory
+
+
+def agent_that_says(*events: SessionEvent) -> MakeAgent:
+    """An agent that does nothing in the sandbox and says what it is told to."""
+
+    class StandIn:
+        async def converse(self, prompt: str) -> AsyncIterator[SessionEvent]:
+            for event in events:
+                yield event
+
+    @asynccontextmanager
+    async def make(task: Task, sandbox: Sandbox, trail: Trail) -> AsyncIterator[StandIn]:
+        yield StandIn()
+
+    return make
+
+
+def newest(settings: Settings) -> RunDirectory:
+    """The newest run, whose trails are whole."""
+    directory = find_run(settings.data, "last")
+    for trail in (directory.trajectory, directory.audit):
+        assert verify_trail(trail, ends=[EventKind.RUN_ENDED]) > 0
+    return directory
 
 
 async def test_a_successful_run_leaves_patch_report_log_and_two_unbroken_trails(
@@ -139,8 +178,48 @@ async def test_the_repository_is_never_written(manager: Manager, settings: Setti
 
 
 async def test_secrets_are_in_no_file_of_the_run(manager: Manager, settings: Settings, repository: Path) -> None:
-    directory, _ = await carry_out(manager, settings, repository, fix)
-    assert not [path for path in directory.path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+    """Nor is the beginning of one, where a long text is cut."""
+    long = "x" * (RECORDED_TEXT - 15) + KEY
+    agent = agent_that_says(
+        TurnTaken(text=f"it is {KEY}", tools=(KEY,), model=KEY),
+        ToolCalled(call="1", name=KEY, input={"command": KEY, KEY: {"deep": [KEY]}}, refused=f"no {KEY}"),
+        ToolReturned(call="1", name=KEY, text=KEY, is_error=True),
+        TurnTaken(text=long),
+        ToolCalled(call="2", name="Bash", input={"command": [long]}),
+        ToolReturned(call="2", name="Bash", text=long),
+        SessionEnded(end=SessionEnd.MODEL_ERROR, session="s", answer=KEY, message=f"refused {KEY}"),
+    )
+    directory = await run_with(agent, manager, settings, repository, prompt=f"use {KEY}", test="true")
+    files = {path: path.read_bytes() for path in directory.path.rglob("*") if path.is_file()}
+    assert directory.path / "run.json" in files
+    assert not [path for path, data in files.items() if KEY[:12].encode() in data]
+
+
+async def test_what_an_agent_says_is_recorded_short_however_much_it_is(
+    manager: Manager, settings: Settings, repository: Path
+) -> None:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    large = "y" * (50 * RECORDED_TEXT)
+    inputs = (
+        {"a": {"b": [large]}},
+        {large: 1},
+        {"many": [1] * len(large)},
+        dict.fromkeys(map(str, range(9**5)), "y" * 99),
+    )
+    agent = agent_that_says(
+        TurnTaken(text=large, tools=(large,), model=large),
+        *(ToolCalled(call=large, name=large, input=asked, refused=large) for asked in (*inputs, {"deep": deep})),
+        ToolReturned(call=large, name=large, text=large),
+        SessionEnded(end=SessionEnd.DONE, session=large, answer=large),
+    )
+    directory = await run_with(agent, manager, settings, repository, test=None)
+    assert newest(settings).summary().state is RunState.SUCCEEDED
+    assert max(map(len, directory.trajectory.read_bytes().splitlines())) < 10 * RECORDED_TEXT
+    assert (directory.path / "run.json").stat().st_size < 10 * RECORDED_TEXT
+    called = [event.data["input"] for event in read_trail(directory.trajectory) if event.kind is EventKind.TOOL_CALLED]
+    assert [next(iter(asked))[:5] for asked in called] == ["a", "yyyyy", "many", "0", "deep"]
 
 
 async def test_the_audit_trail_holds_what_was_done_and_not_what_was_said(
@@ -238,6 +317,114 @@ async def test_an_agent_that_breaks_fails_the_run(manager: Manager, settings: Se
 
     directory, _ = await carry_out(manager, settings, repository, break_down)
     assert (directory.summary().state, directory.summary().message) == (RunState.FAILED, "the model is gone")
+
+
+async def test_a_defect_fails_the_run_and_is_not_hidden(manager: Manager, settings: Settings, repository: Path) -> None:
+    async def fall_over(sandbox: Sandbox) -> SessionEnd:
+        await fix(sandbox)
+        raise AttributeError("'str' object has no attribute 'items'")
+
+    with pytest.raises(AttributeError):
+        await carry_out(manager, settings, repository, fall_over)
+    directory = newest(settings)
+    summary = directory.summary()
+    assert (summary.state, summary.reason) == (RunState.FAILED, EndReason.BACKEND)
+    assert "AttributeError" in summary.message
+    assert b"a + b" in directory.patch.read_bytes()
+    assert manager.count == 0
+
+
+async def test_a_session_that_never_says_how_it_ended_fails_the_run(
+    manager: Manager, settings: Settings, repository: Path
+) -> None:
+    directory = await run_with(agent_that_says(TurnTaken(text="I am")), manager, settings, repository, test=None)
+    assert (directory.summary().state, directory.summary().reason) == (RunState.FAILED, EndReason.BACKEND)
+
+
+async def test_a_listener_that_fails_ends_the_run_and_everything_is_recorded(
+    manager: Manager, settings: Settings, repository: Path
+) -> None:
+    def refuse(event: Event) -> None:
+        if event.kind is EventKind.TOOL_CALLED:
+            raise BrokenPipeError("nobody reads this")
+
+    with pytest.raises(BrokenPipeError):
+        await run_with(agent_that(fix), manager, settings, repository, refuse)
+    directory = newest(settings)
+    assert directory.summary().state is RunState.FAILED
+    assert EventKind.SANDBOX_DELETED in {event.kind for event in read_trail(directory.audit)}
+    assert manager.count == 0
+
+
+async def test_a_full_disk_ends_the_run_with_its_reason(manager: Manager, settings: Settings, repository: Path) -> None:
+    async def fill(sandbox: Sandbox) -> SessionEnd:
+        with files_no_larger_than(find_run(settings.data, "last").trajectory.stat().st_size + 50):
+            await sandbox.exec(shell_request("true"))
+        return SessionEnd.DONE
+
+    directory, _ = await carry_out(manager, settings, repository, fill)
+    assert newest(settings).path == directory.path
+    assert (directory.summary().state, directory.summary().reason) == (RunState.FAILED, EndReason.BUDGET)
+    assert "no space" in directory.summary().message
+
+
+async def test_a_patch_that_cannot_be_written_whole_is_not_there(
+    manager: Manager, settings: Settings, repository: Path
+) -> None:
+    async def write_much(sandbox: Sandbox) -> SessionEnd:
+        await sandbox.files.write("much", b"a line of text\n" * 200_000)
+        limits.enter_context(files_no_larger_than(2**20))
+        return SessionEnd.DONE
+
+    with ExitStack() as limits:
+        directory, _ = await carry_out(manager, settings, repository, write_much, test=None)
+    summary = newest(settings).summary()
+    assert (summary.state, summary.reason) == (RunState.FAILED, EndReason.BACKEND)
+    assert "patch could not be collected" in summary.message
+    assert not [path.name for path in directory.path.iterdir() if "patch" in path.name]
+
+
+async def test_a_run_whose_sandbox_is_taken_away_ends_as_failed(
+    manager: Manager, settings: Settings, repository: Path
+) -> None:
+    async def take_away(sandbox: Sandbox) -> SessionEnd:
+        await manager.delete(sandbox.id)
+        return SessionEnd.DONE
+
+    await carry_out(manager, settings, repository, take_away, test=None)
+    assert (newest(settings).summary().state, newest(settings).summary().reason) == (
+        RunState.FAILED,
+        EndReason.BACKEND,
+    )
+
+
+async def test_a_guest_cannot_hold_up_the_end_of_a_run(manager: Manager, settings: Settings, repository: Path) -> None:
+    """Git in the guest reads a pipe that nobody writes to; then nothing counts as ignored."""
+
+    async def lay_a_trap(sandbox: Sandbox) -> SessionEnd:
+        trap = "mkfifo /tmp/trap && git config core.excludesFile /tmp/trap && echo kept > kept"
+        assert (await sandbox.exec(shell_request(trap))).ok
+        return SessionEnd.DONE
+
+    with anyio.fail_after(2 * PATIENCE):
+        directory, _ = await carry_out(manager, settings, repository, lay_a_trap, test=None)
+    assert directory.summary().state is RunState.SUCCEEDED
+    assert "kept" in directory.summary().changed
+
+
+async def test_applying_a_run_prints_no_name_that_steers_the_terminal(
+    manager: Manager, settings: Settings, repository: Path
+) -> None:
+    async def name_it(sandbox: Sandbox) -> SessionEnd:
+        await sandbox.files.write("a\x1b[2J\nb", "hello\n")
+        return SessionEnd.DONE
+
+    await carry_out(manager, settings, repository, name_it, test=None)
+    done = await anyio.to_thread.run_sync(Cli(settings=settings), "apply", "last")
+    assert done.returncode == 0, done
+    assert b"a\\x1b[2J\\x0ab" in done.stderr
+    assert b"\x1b" not in done.stderr
+    assert (repository / "a\x1b[2J\nb").read_text() == "hello\n"
 
 
 async def test_runs_are_listed_and_found_by_prefix(manager: Manager, settings: Settings, repository: Path) -> None:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import httpx2
 import pytest
 from claude_agent_sdk import ClaudeAgentOptions, ClaudeSDKClient, ResultMessage
+from starlette.requests import Request
 from starlette.responses import RedirectResponse
 from starlette.types import Receive, Scope, Send
 
-from gloveport.agents.model_budget import ModelBudget, Price
+from gloveport.agents.model_api import TokenUsage
+from gloveport.agents.model_budget import ModelBudget
+from gloveport.agents.model_prices import LIST_PRICES, Price, PriceList
 from gloveport.agents.model_proxy import Credential, ModelCall, ModelProxy, ModelProxySpec, serve_model_proxy
 from gloveport.agents.model_rules import ModelRules
 from gloveport.agents.serving import serve_app, tcp_listener
@@ -167,13 +171,13 @@ async def test_odd_bytes_in_query_and_headers_neither_pass_nor_break_it(tmp_path
     assert turn.headers["x-app"] == "cli"
 
 
-async def test_token_counts_are_forwarded_and_cost_nothing(tmp_path: Path) -> None:
+async def test_token_counts_are_forwarded_as_calls_that_cost_nothing(tmp_path: Path) -> None:
     async with serve(ScriptedModel.of()) as upstream:
-        spec = ModelProxySpec(upstream=upstream.url, credential=CREDENTIAL, budget=ModelBudget(calls=0))
+        spec = ModelProxySpec(upstream=upstream.url, credential=CREDENTIAL, budget=ModelBudget(calls=1))
         async with guest_of(spec, tmp_path) as guest:
             response = await guest.post(ask(), "/v1/messages/count_tokens")
     assert response.json()["input_tokens"] > 0
-    assert guest.proxy.spend.calls == 0
+    assert (guest.proxy.spend.calls, guest.proxy.spend.tokens) == (1, 0)
 
 
 async def test_a_model_off_the_allow_list_is_refused_by_name(tmp_path: Path) -> None:
@@ -219,6 +223,7 @@ async def test_a_body_that_could_be_read_in_two_ways_or_none_never_reaches_the_u
 
 
 URL_IMAGE = {"type": "image", "source": {"type": "url", "url": "https://attacker.test/?secret"}}
+JOINING = {"type": "tool_addition", "tool": {"type": "tool_definition", "definition": {"type": "oracle", "name": "o"}}}
 REMOTE = [
     {"mcp_servers": [{"type": "url", "url": "https://attacker.test", "name": "x"}]},
     {"tools": [{"type": "web_fetch_20250910", "name": "web_fetch"}]},
@@ -226,6 +231,13 @@ REMOTE = [
     {"messages": [{"role": "user", "content": [URL_IMAGE]}]},
     {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": [URL_IMAGE]}]}]},
     {"messages": [{"role": "system", "tools": [{"type": "web_search_20250305", "name": "web_search"}]}]},
+    {"tools": [{"type": "web_search_v2", "name": "web_search"}]},
+    {"tools": [{"type": "oracle"}]},
+    {"tools": [{"type": ["custom"], "name": "x"}]},
+    {"tools": [{"type": "bash_20250124/../web_fetch_20250910", "name": "bash"}]},
+    {"tools": {"type": "code_execution_20250825", "name": "code_execution"}},
+    {"messages": [{"role": "system", "content": [JOINING]}]},
+    {"container": {"skills": [{"type": "anthropic", "skill_id": "pdf"}]}},
 ]
 
 
@@ -253,6 +265,7 @@ async def test_tools_that_the_client_runs_and_arguments_that_mention_urls_pass(t
         {"name": "Bash", "input_schema": {"type": "object", "properties": {"type": {"type": "string"}}}},
         {"type": "custom", "name": "Read", "input_schema": {"type": "object"}},
         {"type": "bash_20250124", "name": "bash"},
+        {"type": "text_editor_20250728", "name": "str_replace_based_edit_tool"},
     ]
     call = {
         "type": "tool_use",
@@ -270,7 +283,7 @@ async def test_tools_that_the_client_runs_and_arguments_that_mention_urls_pass(t
     assert upstream.turns[0].body == body
 
 
-PRICES = {"claude-test": Price(input=1e4, output=1e4, cache_write=1e4, cache_read=1e4)}
+PRICES = PriceList({"claude-test": Price(input=1e4, output=1e4, cache_write=1e4, cache_read=1e4)})
 
 
 @pytest.mark.parametrize(
@@ -297,14 +310,102 @@ async def test_a_used_up_budget_is_named_and_nothing_more_is_forwarded(
     assert len(upstream.turns) == 1
 
 
-async def test_a_model_without_a_price_is_refused_while_cost_is_bounded(tmp_path: Path) -> None:
+async def test_a_model_without_a_price_counts_as_the_dearest_and_has_no_cost_figure(tmp_path: Path) -> None:
     async with serve(ScriptedModel.of((Text("yes"),))) as upstream:
-        budget = ModelBudget(cost=100.0, prices=PRICES)
+        budget = ModelBudget(cost=0.001, prices=PRICES)
         spec = ModelProxySpec(upstream=upstream.url, credential=CREDENTIAL, budget=budget)
         async with guest_of(spec, tmp_path) as guest:
+            await guest.post(ask(model="claude-unpriced"))
             refused = await guest.post(ask(model="claude-unpriced"))
-    assert error_of(refused)[0] == 403
+    assert error_of(refused)[:2] == (402, "billing_error")
+    assert "without a known price" in error_of(refused)[2]
+    spend = guest.proxy.spend
+    assert (spend.cost, spend.unpriced_tokens) == (0.0, spend.tokens)
+    assert spend.charged == pytest.approx(spend.tokens / 100)
+    assert guest.calls[0].cost is None
+
+
+def test_a_price_knows_dated_names_long_prompts_and_what_the_cache_keeps_for_an_hour() -> None:
+    prices = PriceList()
+    million = 1_000_000
+    assert prices.cost("claude-sonnet-4-5-20250929", TokenUsage(input=million)) == 3.0
+    assert prices.cost("claude-haiku-5-5", TokenUsage(input=100_000)) == pytest.approx(0.01)
+    assert prices.cost("claude-haiku-5-5", TokenUsage(input=100_001)) == pytest.approx(0.05, rel=1e-4)
+    seen = TokenUsage().updated(
+        {"cache_creation_input_tokens": 2 * million, "cache_creation": {"ephemeral_1h_input_tokens": million}}
+    )
+    assert prices.cost("claude-opus-4-8", seen) == pytest.approx(6.25 + 10)
+    assert prices.cost("claude-opus-4-8-of-another", seen) is None
+    assert prices.dearest(seen) == max(price.cost(seen) for price in LIST_PRICES.values()) == pytest.approx(18.75 + 30)
+
+
+async def test_the_tokens_of_an_answer_count_while_it_still_comes_in(tmp_path: Path) -> None:
+    gate = Gate()
+    budget = ModelBudget(cost=1.0, prices=PRICES)
+    with anyio.fail_after(PATIENCE_S):
+        async with serve(ScriptedModel.of((Text("a long story " * 100), gate, Text("the end")))) as upstream:
+            spec = ModelProxySpec(upstream=upstream.url, credential=CREDENTIAL, budget=budget)
+            async with guest_of(spec, tmp_path) as guest, anyio.create_task_group() as tasks:
+                tasks.start_soon(guest.post, ask(stream=True))
+                await gate.reached()
+                refused = await guest.post(ask())
+                gate.open()
+    assert error_of(refused)[:2] == (402, "billing_error")
+    assert len(upstream.turns) == 1
+
+
+async def test_after_too_many_refusals_nothing_more_is_forwarded_or_reported(tmp_path: Path) -> None:
+    async with serve(ScriptedModel.of((Text("never"),))) as upstream:
+        spec = ModelProxySpec(upstream=upstream.url, credential=CREDENTIAL, max_refusals=3)
+        async with guest_of(spec, tmp_path) as guest:
+            reasons: list[str] = []
+            guest.proxy.on_shut = reasons.append
+            for _ in range(5):
+                assert (await guest.post(ask(), "/v1/files")).status_code == 403
+            assert (await guest.post(ask())).status_code == 403
+    assert len(guest.calls) == 3
+    (reason,) = reasons
+    assert reason.startswith("3 requests")
     assert upstream.requests == []
+
+
+async def test_a_guest_cannot_take_the_hosts_descriptors_with_connections(tmp_path: Path) -> None:
+    async with serve(ScriptedModel.of((Text("yes"),))) as upstream:
+        spec = ModelProxySpec(upstream=upstream.url, credential=CREDENTIAL)
+        async with guest_of(spec, tmp_path) as guest:
+            with anyio.fail_after(PATIENCE_S):
+                async with AsyncExitStack() as stack:
+                    before = len(list(Path("/proc/self/fd").iterdir()))
+                    for _ in range(300):
+                        connection = await anyio.connect_unix(tmp_path / "model.sock")
+                        await stack.enter_async_context(connection)
+                    with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                        await connection.receive()
+                    ours = len(list(Path("/proc/self/fd").iterdir())) - before - 300
+                    assert 0 < ours <= 64 + 16 + 1
+                while (await guest.post(ask())).status_code != 200:
+                    await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("status", [200, 401])
+async def test_an_upstream_that_repeats_the_key_does_not_show_it_to_the_guest(tmp_path: Path, status: int) -> None:
+    async def indiscreet(scope: Scope, receive: Receive, send: Send) -> None:
+        await Request(scope, receive).body()
+        headers = [(b"content-type", b"application/json"), (b"request-id", REAL_KEY.encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        said = f'{{"error": "bad key {REAL_KEY}", "again": "{REAL_KEY[:9]}"}}{REAL_KEY[:5]}'.encode()
+        for start in range(0, len(said), 7):
+            await send({"type": "http.response.body", "body": said[start : start + 7], "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    with tcp_listener("127.0.0.1", 0) as listener:
+        async with serve_app(indiscreet, listener):
+            spec = ModelProxySpec(upstream=f"http://127.0.0.1:{listener.getsockname()[1]}", credential=CREDENTIAL)
+            async with guest_of(spec, tmp_path) as guest:
+                response = await guest.post(ask())
+    assert response.status_code == status
+    assert response.text == f'{{"error": "bad key [redacted]", "again": "{REAL_KEY[:9]}"}}{REAL_KEY[:5]}'
+    assert response.headers["request-id"] == "[redacted]"
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from gloveport.client import Connection, connect, encode, stop_runner
+from gloveport.client.backend import RunnerBackend
 from gloveport.client.start import runner_environment
 from gloveport.client.wire import INPUT_WINDOW, Decoder, Kind, encode_data, encode_frame, encode_json, encode_signal
-from gloveport.errors import BackendUnavailable, InvalidRequest, LimitExceeded, NotFound
-from gloveport.model import ExecRequest, Spec
+from gloveport.errors import BackendUnavailable, GloveportError, InvalidRequest, LimitExceeded, NotFound
+from gloveport.model import ExecRequest, Limits, Ref, Spec
+from gloveport.runner.contain import contain
 from gloveport.settings import Settings
 
 from ..conftest import PATIENCE, processes_below  # noqa: TID252 - tests are no package of ours
@@ -81,6 +86,13 @@ def wait_gone(pid: int) -> None:
         os.close(handle)
 
 
+def wait_ended(settings: Settings, name: str) -> None:
+    """Return once the first detached process has ended; fail after a long while."""
+    deadline = time.monotonic() + PATIENCE
+    while call(settings, "processes", id=name)["processes"][0]["running"]:
+        assert time.monotonic() < deadline
+
+
 def test_ten_first_uses_at_once_share_one_runner(live: Settings) -> None:
     with ThreadPoolExecutor(10) as pool:
         pids = set(pool.map(lambda _: pid_of(live), range(10)))
@@ -98,6 +110,21 @@ def test_a_stale_socket_of_a_dead_runner_is_replaced(live: Settings) -> None:
 def test_only_its_own_user_can_reach_the_socket(live: Settings) -> None:
     call(live, "info")
     assert live.socket.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.needs("root")
+def test_another_user_is_sent_away_even_where_the_socket_is_open_to_all(live: Settings) -> None:
+    call(live, "info")
+    live.socket.chmod(0o666)
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(PATIENCE)
+        os.seteuid(65_534)
+        try:
+            peer.connect(str(live.socket))
+        finally:
+            os.seteuid(0)
+        assert peer.recv(1) == b"", "not even a HELLO"
+    assert call(live, "info")["protocol"] == 1
 
 
 def test_an_idle_runner_stops_by_itself_and_leaves_no_socket(place: Path) -> None:
@@ -212,8 +239,7 @@ def test_a_detached_process_outlives_its_caller_and_its_output_is_kept(live: Set
             runner.call("output", id=name, process=1, sink=parts.append)
         output = b"".join(parts)
     shell(live, name, "for p in /proc/[0-9]*; do grep -qx sleep $p/comm && kill ${p#/proc/}; done")
-    while call(live, "processes", id=name)["processes"][0]["running"]:
-        pass
+    wait_ended(live, name)
     assert call(live, "processes", id=name)["processes"][0]["status"] == 128 + signal.SIGTERM
 
 
@@ -340,3 +366,88 @@ def test_the_diff_of_more_paths_than_one_answer_holds_lists_the_first_and_counts
         call(live, "changes", id=name, ignored=True)
     assert "runner stop" not in caught.value.hint
     assert call(live, "status", id=name)["status"]["state"] == "running"
+
+
+def test_a_detached_process_that_cannot_be_recorded_ends_nobody_elses_sandbox(live: Settings, name: str) -> None:
+    """A full disk, as a limit on the size of the runner's files has it."""
+    other = call(live, "create", spec=encode(Spec()))["status"]["ref"]["id"]
+    request = encode(ExecRequest(argv=("/bin/sh", "-c", "until [ -e go ]; do :; done")))
+    call(live, "exec", id=name, request=request, detach=True)
+    pid = pid_of(live)
+    before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, before[1]))
+    with connect(live) as runner:
+        runner.begin("write", id=name, path="go")
+        runner.send(encode_frame(Kind.INPUT_END))
+        with pytest.raises(GloveportError):
+            runner.next()
+    wait_ended(live, name)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+    assert pid_of(live) == pid
+    assert shell(live, other, "echo alive")[1] == b"alive\n"
+
+
+def test_running_out_of_descriptors_keeps_new_callers_waiting_and_ends_nothing(live: Settings, name: str) -> None:
+    pid = pid_of(live)
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    used = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 4, before[1]))
+    peers = [socket.socket(socket.AF_UNIX) for _ in range(8)]
+    try:
+        for peer in peers:
+            peer.settimeout(PATIENCE)
+            peer.connect(str(live.socket))
+        greeted = [peer for peer in peers[:2] if peer.recv(1)]
+        assert greeted, "the runner has taken some"
+    finally:
+        for peer in peers:
+            peer.close()
+    assert pid_of(live) == pid
+    assert shell(live, name, "echo alive")[1] == b"alive\n"
+
+
+@pytest.mark.anyio
+async def test_work_that_fails_is_contained_and_cancellation_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        await anyio.sleep(0)
+        raise OSError(28, "No space left on device")
+
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(contain, "the work", fail)
+            await anyio.sleep(0.01)
+        assert "the work failed" in caplog.text
+        assert "No space left" in caplog.text
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await contain("it", anyio.sleep_forever)
+        assert scope.cancelled_caught
+
+
+def test_a_runner_may_open_as_many_files_as_its_host_lets_it_and_its_guests_as_their_limits_say(
+    live: Settings,
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        pid = pid_of(live)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (min(hard, 2**18), hard)
+    created = call(live, "create", spec=encode(Spec(limits=Limits(open_files=77))))["status"]["ref"]["id"]
+    assert shell(live, created, "ulimit -Sn; ulimit -Hn")[1] == b"77\n77\n"
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_wait_stays_cancelled_when_the_runner_is_gone_too(live: Settings) -> None:
+    name = call(live, "create", spec=encode(Spec()))["status"]["ref"]["id"]
+    with anyio.fail_after(PATIENCE):
+        async with RunnerBackend(live) as backend:
+            process = await backend.exec(Ref(id=name, backend="runner"), ExecRequest(argv=("sleep", "1000")))
+            pid = pid_of(live)
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                os.kill(pid, signal.SIGKILL)
+                wait_gone(pid)
+                await process.wait()
+    assert scope.cancelled_caught

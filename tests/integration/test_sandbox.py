@@ -14,6 +14,9 @@ import anyio
 import pytest
 
 from gloveport import blocking_sandbox
+from gloveport.backends.bubblewrap import watch
+from gloveport.backends.bubblewrap.backend import BubblewrapBackend
+from gloveport.backends.bubblewrap.disk import disk_usage
 from gloveport.errors import (
     BackendUnavailable,
     Conflict,
@@ -38,7 +41,7 @@ from gloveport.model import (
 )
 from gloveport.sandbox import Manager, Sandbox, shell_request
 from gloveport.settings import Settings
-from gloveport.store import read_trail
+from gloveport.store import make_private, read_trail
 
 pytestmark = pytest.mark.anyio
 
@@ -245,6 +248,125 @@ async def test_a_workspace_that_outgrows_its_disk_limit_loses_its_writer_and_say
     assert not single.ok
 
 
+HOGS = {
+    "many small files": "open(f'part{i}', 'w').write('x')",
+    "empty files": "open(f'part{i}', 'w')",
+    "directories": "os.mkdir(f'part{i}')",
+    "links": "os.symlink('x', f'part{i}')",
+    "removed files that are open": "g = open('g', 'w'); os.unlink('g'); kept.append(g); g.write('x' * 40960)",
+}
+
+
+@pytest.mark.parametrize("act", HOGS.values(), ids=HOGS)
+async def test_every_way_to_take_disk_ends_at_the_limit(manager: Manager, act: str) -> None:
+    sandbox = Sandbox(await manager.create(Spec(limits=Limits(disk_bytes=4 * MIB))))
+    program = f"""
+import os, time
+kept = []
+for i in range(3000):
+    try:
+        {act}
+    except OSError:
+        pass
+time.sleep(600)
+"""
+    full = await sandbox.exec(ExecRequest(argv=("python3", "-c", program), timeout=60))
+    assert full.exit.disk_full, full
+    assert (await sandbox.exec(shell_request("rm -rf part*; echo tidy"))).text == "tidy\n"
+
+
+async def test_a_sandbox_whose_watch_fails_has_failed_and_says_so_and_no_other(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox, other = Sandbox(await manager.create(Spec())), Sandbox(await manager.create(Spec()))
+    unlucky = sandbox._backend._backend._sandboxes[sandbox.id].place.upper
+
+    def measure(directory: Path, *words: object, **more: object) -> int:
+        if directory == unlucky:
+            raise RuntimeError("no measure")
+        return disk_usage(directory, *words, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(watch, "disk_usage", measure)
+
+    async def failed() -> bool:
+        return (await sandbox.status()).state is SandboxState.FAILED
+
+    await until(failed)
+    assert "no measure" in (await sandbox.status()).reason
+    with pytest.raises(BackendUnavailable, match="no measure"):
+        await sandbox.exec(["true"])
+    assert (await other.exec(["true"])).ok
+    await sandbox.delete()
+
+
+async def test_a_host_that_cannot_measure_for_a_moment_ends_no_sandbox(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = 0
+
+    def measure(directory: Path, *words: object, **more: object) -> int:
+        nonlocal failures
+        if failures < 2:
+            failures += 1
+            raise OSError(24, "Too many open files")
+        return disk_usage(directory, *words, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(watch, "disk_usage", measure)
+
+    async def failed_twice() -> bool:
+        return failures == 2
+
+    await until(failed_twice)
+    assert (await sandbox.exec(["true"])).ok
+
+
+async def test_a_host_that_can_measure_no_more_ends_the_sandbox(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(*words: object, **more: object) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(watch, "disk_usage", measure)
+
+    async def failed() -> bool:
+        return (await sandbox.status()).state is SandboxState.FAILED
+
+    await until(failed)
+    assert "cannot be measured: Too many open files" in (await sandbox.status()).reason
+
+
+async def test_a_scope_frees_every_sandbox_even_if_one_cannot_be_ended(settings: Settings) -> None:
+    plans = []
+    async with Manager(settings) as manager:
+        plans = [await manager.plan(Spec()) for _ in range(3)]
+    backend = BubblewrapBackend(settings.state)
+    with pytest.raises(OSError, match="Bad file descriptor"):  # noqa: PT012 - the scope is what is tested
+        async with backend:
+            guests = []
+            for plan in plans:
+                await backend.create(plan)
+                guests.append(os.dup(backend._sandboxes[plan.sandbox].launched._handles[1]))
+            os.close(backend._sandboxes[plans[1].sandbox].launched._handles[1])
+    for guest in guests:
+        with anyio.fail_after(60):
+            await anyio.wait_readable(guest)
+        os.close(guest)
+    assert list((settings.state / "sandboxes").iterdir()) == []
+    assert list((settings.state / "trash").iterdir()) == []
+
+
+async def test_a_directory_that_cannot_be_removed_is_told_and_swept_later(manager: Manager, settings: Settings) -> None:
+    sandbox = Sandbox(await manager.create(Spec()))
+    trash = settings.state / "trash"
+    make_private(trash).rmdir()
+    trash.write_text("in the way")
+    with pytest.raises(BackendUnavailable, match="trash"):
+        await sandbox.delete()
+    trash.unlink()
+    await manager.sweep()
+    assert list((settings.state / "sandboxes").iterdir()) == []
+
+
 async def test_a_sandbox_ends_with_its_wall_time_and_keeps_its_changes(manager: Manager) -> None:
     sandbox = Sandbox(await manager.create(Spec(limits=Limits(sandbox_seconds=1.5, exec_seconds=1))))
     await sandbox.files.write("kept.txt", b"kept\n")
@@ -432,3 +554,151 @@ async def test_the_trail_lists_a_thousand_changes_and_counts_the_rest(sandbox: S
     (event,) = [event for event in read_trail(trail) if event.kind is EventKind.CHANGES]
     assert (len(event.data["changes"]), event.data["total"]) == (1000, 1500)
     assert event.data["sha256"] == hashlib.sha256(paths).hexdigest()
+
+
+@pytest.fixture
+async def hasty(manager: Manager) -> Sandbox:
+    """A sandbox whose execs have little time and little output unless they say otherwise."""
+    return Sandbox(await manager.create(Spec(limits=Limits(exec_seconds=0.5, output_bytes=100))))
+
+
+async def use_up_an_execs_time(sandbox: Sandbox) -> None:
+    """Whatever was started before and had an exec's time is over afterwards."""
+    with anyio.fail_after(30):
+        assert (await sandbox.exec(["sleep", "1000"])).exit.timed_out
+
+
+async def test_a_shell_lives_as_long_as_its_sandbox_and_its_commands_as_long_as_an_exec(hasty: Sandbox) -> None:
+    async with hasty.shell() as shell:
+        await shell.exec("X=5")
+        await use_up_an_execs_time(hasty)
+        with anyio.fail_after(30):
+            assert (await shell.exec("echo $X")).text == "5\n"
+            assert (await shell.exec("sleep 1000")).exit.timed_out
+            assert (await shell.exec("echo $X; head -c 300 /dev/zero")).stdout == b"5\n" + bytes(98)
+            assert (await shell.exec("head -c 300 /dev/zero", output_bytes=200)).stdout == bytes(200)
+        assert not shell.restarted
+
+
+async def test_a_terminal_lives_as_long_as_its_sandbox_unless_told_otherwise(hasty: Sandbox) -> None:
+    brief = await hasty.pty(("/bin/cat",), timeout=0.1)
+    process = await hasty.pty(("/bin/cat",))
+    await use_up_an_execs_time(hasty)
+    await process.send(b"still here\n")
+    seen = b""
+    with anyio.fail_after(30):
+        assert (await brief.wait()).timed_out
+        async for chunk in process:
+            seen += chunk.data
+            if b"still here" in seen:
+                break
+        await process.signal(signal.SIGKILL)
+        assert not (await process.wait()).timed_out
+
+
+async def test_a_server_lives_as_long_as_its_scope_and_keeps_its_newest_output(hasty: Sandbox) -> None:
+    serving = "head -c 5000 /dev/zero; echo serving; exec sleep 1000"
+    async with (
+        hasty.background(shell_request(serving)) as server,
+        hasty.background(shell_request(serving, timeout=0.1)) as brief,
+    ):
+        await server.until(b"serving")
+        await use_up_an_execs_time(hasty)
+        assert server.exit is None
+        with anyio.fail_after(30):
+            while brief.running:
+                await anyio.sleep(0)
+        assert brief.exit is not None
+        assert brief.exit.timed_out
+
+
+async def test_a_watch_lives_as_long_as_its_scope_and_leaves_no_change_out(hasty: Sandbox) -> None:
+    async with hasty.files.watch(".") as events:
+        await use_up_an_execs_time(hasty)
+        names = {f"a file with a long name {number}" for number in range(20)}
+        for name in names:
+            await hasty.files.write(name, b"")
+        with anyio.fail_after(30):
+            async for event in events:
+                names.discard(event.path)
+                if not names:
+                    break
+        assert not names
+
+
+async def test_a_watch_that_is_cut_short_says_so_and_one_whose_directory_is_gone_ends(sandbox: Sandbox) -> None:
+    await sandbox.files.mkdir("d")
+    with anyio.fail_after(30):
+        async with sandbox.files.watch("d") as events:
+            await sandbox.files.remove("d")
+            assert [event.event async for event in events][-1:] == ["deleted"]
+        async with sandbox.files.watch(".") as events:
+            await sandbox.exec(shell_request("kill -9 -1"))
+            with pytest.raises(Conflict, match="signal 9"):
+                await anext(events)
+        with pytest.raises(NotFound):
+            await sandbox.files.watch("d").__aenter__()
+
+
+def ended_execs(settings: Settings) -> list[Mapping[str, object]]:
+    """What the trail says of execs that ended, in the order of their starts."""
+    (trail,) = (settings.data / "audit").iterdir()
+    ended = [event.data for event in read_trail(trail) if event.kind is EventKind.EXEC_ENDED]
+    return sorted(ended, key=lambda data: data["exec"])
+
+
+async def test_leaving_a_background_scope_kills_and_records_how_it_ended(sandbox: Sandbox, settings: Settings) -> None:
+    async with sandbox.background(shell_request("echo begun; (setsid sleep 987 &); sleep 988")) as server:
+        await server.until(b"begun")
+    assert server.exit is not None
+    (ended,) = ended_execs(settings)
+    assert (ended["signal"], ended["output"]["stdout"]["head"]) == (signal.SIGKILL, "begun\n")
+    assert "sleep 98" not in (await sandbox.exec(shell_request("cat /proc/[0-9]*/cmdline | tr '\\0' ' '"))).text
+
+
+async def test_a_background_scope_that_is_cancelled_records_the_end_too(sandbox: Sandbox, settings: Settings) -> None:
+    with anyio.CancelScope() as scope:
+        async with sandbox.background(["sleep", "1000"]):
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught
+    assert len(ended_execs(settings)) == 1
+
+
+async def test_errors_in_a_background_scope_arrive_as_they_were_raised(sandbox: Sandbox) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with sandbox.background(["sleep", "1000"]):
+            _ = 1 / 0
+    with pytest.raises(BackendUnavailable):  # noqa: PT012
+        async with sandbox.background(["sleep", "1000"]):
+            await sandbox.delete()
+            await anyio.sleep_forever()
+
+
+async def test_the_end_of_a_sandbox_during_a_call_is_one_error_and_replaces_none(sandbox: Sandbox) -> None:
+    async def end_it_soon() -> None:
+        async with sandbox.files.watch(".") as events:
+            async for event in events:
+                if event.path == "begun":
+                    break
+            await sandbox.delete()
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            await sandbox.files.mkdir("d")
+            async with sandbox.shell() as shell, sandbox.files.watch("d"):
+                await shell.exec("true")
+                tasks.start_soon(end_it_soon)
+                with pytest.raises(BackendUnavailable):
+                    await sandbox.exec(shell_request("touch begun; exec sleep 1000"), input=bytes(8 * MIB))
+
+
+async def test_a_listing_that_is_cancelled_leaves_no_process(sandbox: Sandbox, settings: Settings) -> None:
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: sandbox.files.list("/usr", depth=0))
+            while (await sandbox.status()).processes == 0:
+                await anyio.sleep(0)
+            tasks.cancel_scope.cancel()
+    assert (await sandbox.status()).processes == 0
+    assert len(ended_execs(settings)) == 1

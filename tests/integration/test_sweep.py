@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
+import anyio.from_thread
 import pytest
 
 from gloveport.agents.rooms import open_room
+from gloveport.backends.bubblewrap import backend
 from gloveport.backends.bubblewrap.cgroups import Cgroups
 from gloveport.backends.bubblewrap.place import make_place, sweep
 from gloveport.errors import InvalidRequest
@@ -101,6 +103,37 @@ async def test_a_second_owner_sweeps_nothing_of_the_first(settings: Settings) ->
                 other = Sandbox(await second.create(Spec()))
             assert (await other.exec(["true"])).ok
         assert (await sandbox.exec(["true"])).ok
+
+
+async def test_a_sweep_that_fails_ends_nobodys_sandbox(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    swept = anyio.Event()
+
+    def fail(state: Path) -> list[str]:
+        anyio.from_thread.run_sync(swept.set)
+        raise RuntimeError("no broom")
+
+    monkeypatch.setattr(backend, "sweep", fail)
+    monkeypatch.setattr(backend, "empty_trash", fail)
+    async with Manager(settings) as manager:
+        with anyio.fail_after(60):
+            await swept.wait()
+        sandbox, other = Sandbox(await manager.create(Spec())), Sandbox(await manager.create(Spec()))
+        await other.delete()
+        assert (await sandbox.exec(["true"])).ok
+        monkeypatch.undo()
+    assert "no broom" in caplog.text
+
+
+def test_what_cannot_be_swept_keeps_nothing_else(state: Path) -> None:
+    make_private(state, mode=0o711)
+    dead = make_place(state, "zzz")
+    dead.lock.release()
+    (state / "sandboxes" / "aaa").write_text("no directory")
+    (state / "sandboxes" / "bbb" / "lock").mkdir(parents=True)
+    assert sweep(state) == ["zzz"]
+    assert sorted(path.name for path in (state / "sandboxes").iterdir()) == ["aaa", "bbb"]
 
 
 def test_rooms_made_while_others_make_and_sweep_survive(state: Path) -> None:

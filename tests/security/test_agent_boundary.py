@@ -28,8 +28,8 @@ from gloveport.agents.session_files import SessionFiles
 from gloveport.jobs import RunDirectory, make_run_directory, run_task
 from gloveport.model import Event, EventKind, Source, Spec, Task, new_id
 from gloveport.sandbox import Manager
-from gloveport.store import Redactor, read_trail, verify_trail
-from gloveport.testing import Endpoint, Gate, ScriptedModel, Text, ToolUse, serve
+from gloveport.store import MASK, Redactor, read_trail, verify_trail
+from gloveport.testing import Endpoint, Fail, Gate, ScriptedModel, Text, ToolUse, serve
 from gloveport.testing.scripted import Turn
 from gloveport.tools.claude import Answer
 
@@ -443,6 +443,38 @@ async def test_no_request_names_a_path_a_key_or_a_variable_of_the_host(
     assert str(place) not in headers
     assert SECRET not in headers
     assert {request.headers["x-api-key"] for request in outcome.endpoint.requests} == {KEY}
+
+
+async def test_the_models_key_is_masked_in_what_is_kept_of_turns_tool_inputs_outputs_and_errors(
+    manager: Manager, repository: Path
+) -> None:
+    turns: list[Turn] = [
+        (Text(f"The key is {KEY}."), ToolUse("Bash", {"command": f"echo {KEY}; echo of{KEY} >&2; false"})),
+        (ToolUse("Read", {"file_path": f"/workspace/{KEY}"}), ToolUse(f"tool-{KEY}", {KEY: [{"deep": f"\n{KEY}"}]})),
+        Fail(403, "permission_error", f"the key {KEY} is not welcome"),
+    ]
+    directory = make_run_directory(manager.settings.data, new_id())
+    async with in_time(), serve(ScriptedModel.of(*turns)) as endpoint:
+        summary = await run_task(
+            Task(prompt=f"Work with {KEY}.", spec=Spec(source=Source(repo=str(repository)))),
+            manager=manager,
+            make_agent=ClaudeAgents(
+                manager,
+                directory.path / "session",
+                ModelProxySpec(upstream=endpoint.url, credential=Credential.api_key(KEY)),
+            ),
+            directory=directory,
+            listener=lambda event: None,
+            redactor=Redactor([KEY]),
+        )
+    assert "is not welcome" in summary.message
+    kinds = {event.kind: event.data for event in read_trail(directory.trajectory)}
+    for kind in (EventKind.TURN, EventKind.TOOL_CALLED, EventKind.TOOL_RETURNED, EventKind.EXEC_ENDED):
+        assert MASK in str([event.data for event in read_trail(directory.trajectory) if event.kind is kind]), kind
+    assert "[redacted] is not welcome" in str(kinds[EventKind.RUN_ENDED])
+    kept = [path for path in manager.settings.data.rglob("*") if path.is_file()]
+    assert [path.name for path in kept if path.parent.name == "session"]
+    assert [path for path in kept if KEY.encode() in path.read_bytes()] == []
 
 
 async def test_the_guest_sees_neither_the_jail_nor_the_models_socket(manager: Manager, repository: Path) -> None:

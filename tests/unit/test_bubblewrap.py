@@ -1,18 +1,14 @@
-"""The bubblewrap backend's pure parts: command lines, control groups, the system-call filter."""
+"""The bubblewrap backend's pure parts: command lines and the system-call filter."""
 
 from __future__ import annotations
 
-import os
 import struct
-from pathlib import Path
 
 import pytest
 
-from gloveport.backends.bubblewrap.cgroups import find_cgroups
 from gloveport.backends.bubblewrap.launcher import Launch, Stage
 from gloveport.backends.bubblewrap.render import GUESTD, Places, render
 from gloveport.backends.bubblewrap.seccomp import REFUSED_CALLS, standard_filter
-from gloveport.backends.bubblewrap.watch import disk_usage
 from gloveport.errors import Unsupported
 from gloveport.model import Assembled, Bind, DevMount, Limits, Link, Overlay, Plan, ProcMount, Tmpfs
 
@@ -139,87 +135,3 @@ def test_the_filter_knows_its_architecture() -> None:
     assert evaluate(standard_filter("x86_64"), 0xC000003E, 0x40000001) == ENOSYS
     with pytest.raises(Unsupported):
         standard_filter("riscv64")
-
-
-def test_version_one_groups_are_made_per_controller(tmp_path: Path) -> None:
-    for name in ("memory", "pids"):
-        (tmp_path / name / "own").mkdir(parents=True)
-    membership = tmp_path / "membership"
-    membership.write_text("3:memory:/own\n2:pids:/own\n1:name=systemd:/\n0::/\n")
-    found = find_cgroups("here", tmp_path, membership)
-    assert found.version == 1
-    assert {name: path.parent for name, path in found.roots.items()} == {
-        "memory": tmp_path / "memory/own",
-        "pids": tmp_path / "pids/own",
-    }
-    assert found.roots != find_cgroups("elsewhere", tmp_path, membership).roots
-    assert not found.has("cpu")
-    group = found.make("s", Limits())
-    assert group is not None
-    assert [path.is_dir() for path in group.directories] == [True, True]
-    found.sweep(lambda sandbox: sandbox == "s")
-    assert group.directories[0].is_dir()
-    found.sweep(lambda _: False)
-    assert not group.directories[0].exists()
-
-
-def test_version_two_groups_need_delegated_controllers(tmp_path: Path) -> None:
-    """A made-up tree: no kernel here offers version 2 controllers."""
-    membership = tmp_path / "membership"
-    membership.write_text("0::/own\n")
-    base = tmp_path / "own"
-    for directory in (tmp_path, base):
-        directory.mkdir(exist_ok=True)
-        (directory / "cgroup.controllers").write_text("memory pids io")
-        (directory / "cgroup.subtree_control").write_text("memory pids")
-    assert set(find_cgroups("here", tmp_path, membership).roots) <= {"memory", "pids"}
-    (tmp_path / "cgroup.controllers").write_text("")
-    (base / "cgroup.controllers").write_text("")
-    assert find_cgroups("here", tmp_path, membership).roots == {}
-
-
-def test_disk_usage_counts_hard_links_once_and_follows_no_link(tmp_path: Path) -> None:
-    (tmp_path / "d").mkdir()
-    (tmp_path / "d" / "a").write_bytes(b"x" * 100_000)
-    before = disk_usage(tmp_path)
-    assert 100_000 <= before < 200_000
-    (tmp_path / "d" / "b").hardlink_to(tmp_path / "d" / "a")
-    (tmp_path / "up").symlink_to("/usr")
-    assert disk_usage(tmp_path) < before + 10_000
-
-
-def test_disk_usage_sees_what_lies_deeper_than_a_path_is_long(tmp_path: Path) -> None:
-    name = "d" * 200
-    deepest = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(40):
-        os.mkdir(name, dir_fd=deepest)
-        below = os.open(name, os.O_RDONLY, dir_fd=deepest)
-        os.close(deepest)
-        deepest = below
-    file = os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=deepest)
-    os.write(file, b"x" * 1_000_000)
-    os.close(file)
-    os.close(deepest)
-    (tmp_path / "beside").write_bytes(b"x" * 1_000_000)
-    assert disk_usage(tmp_path) >= 2_000_000
-
-
-def test_disk_usage_goes_on_beside_a_directory_that_is_moved_meanwhile(tmp_path: Path) -> None:
-    for place in ("root/a/b/c", "root/a/more", "root/z", "elsewhere"):
-        (tmp_path / place).mkdir(parents=True)
-    for place in ("root/a/more", "root/z"):
-        (tmp_path / place / "file").write_bytes(b"x" * 1_000_000)
-    moved = []
-
-    def move_when_inside() -> bool:
-        if not moved and deepest_is_open(tmp_path / "root/a/b/c"):
-            (tmp_path / "root/a/b/c").rename(tmp_path / "elsewhere/c")
-            moved.append(True)
-        return False
-
-    assert disk_usage(tmp_path / "root", move_when_inside) >= 2_000_000
-    assert moved
-
-
-def deepest_is_open(path: Path) -> bool:
-    return any(os.path.realpath(f"/proc/self/fd/{fd}") == str(path) for fd in os.listdir("/proc/self/fd"))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import tracemalloc
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
-from gloveport.backends.bubblewrap import beneath
+from gloveport.backends.bubblewrap import beneath, changes
 from gloveport.backends.bubblewrap.changes import CopyChanges, OverlayChanges
 from gloveport.errors import Conflict, InvalidRequest, LimitExceeded
 from gloveport.model import Change, FileType
@@ -341,6 +342,57 @@ def test_the_lower_is_looked_at_only_where_something_was_written(layers: Layers)
         patched.setattr(os, "scandir", scandir)
         assert [change.path for change in layers.overlay().changes] == ["a/file"]
     assert set(listed) == {str(layers.upper), str(layers.upper / "a")}
+
+
+def test_a_directory_of_too_many_entries_takes_no_memory_by_their_number(
+    layers: Layers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20_000):
+        (layers.upper / f"{number:050}").touch()
+    monkeypatch.setattr(changes, "_MAX_ENTRIES", 100)
+    tracemalloc.start()
+    try:
+        with pytest.raises(LimitExceeded, match="100 entries"):
+            layers.overlay()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_long_paths_are_bounded_by_their_bytes(layers: Layers, monkeypatch: pytest.MonkeyPatch, deleted: bool) -> None:
+    layer = layers.lower if deleted else layers.upper
+    deep = "/".join(["d" * 200] * 10)
+    for number in range(600):
+        layers.put(layer, f"{deep}/{number}")
+    if deleted:
+        layers.whiteout("d" * 200)
+    assert len(layers.overlay().changes) == 600
+    monkeypatch.setattr(changes, "_MAX_PATH_BYTES", 1_048_576)
+    with pytest.raises(LimitExceeded, match="1 MiB of paths"):
+        layers.overlay()
+
+
+def test_a_link_of_the_guest_is_followed_by_no_look_at_permissions(layers: Layers, tmp_path: Path) -> None:
+    """Not even when it takes a file's place between two looks."""
+    outside = layers.put(tmp_path, "outside", b"x")
+    file = layers.put(layers.upper, "file", b"x")
+    (layers.upper / "link").symlink_to(outside)
+    asked: list[str] = []
+    real = os.access
+
+    def access(name: str, *words: object, **more: object) -> bool:
+        asked.append(name)
+        file.unlink()
+        file.symlink_to(tmp_path / "nowhere")
+        return real(name, *words, **more)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "access", access)
+        found = layers.overlay()
+    assert asked == ["file"]
+    assert found.skipped == (), "what was asked about is the link, which is there"
 
 
 def copied(layers: Layers) -> None:

@@ -167,6 +167,14 @@ async def test_a_directory_that_is_gone_is_left_with_a_word_of_explanation(call:
     assert (await call.bash("pwd")).text == "/workspace"
 
 
+@pytest.mark.parametrize("said", [r"'/a\0b'", "$(printf /%05000d 0)", "nowhere"])
+async def test_a_directory_that_cannot_be_one_is_not_believed(call: Caller, said: str) -> None:
+    await call.bash("cd /tmp")
+    await call.bash(f"pwd() {{ printf {said}; }}")
+    assert await call.bash("pwd") == Answer("/tmp")
+    assert not (await call("Glob", pattern="*")).is_error
+
+
 async def test_a_command_that_takes_too_long_is_killed_with_all_it_started(call: Caller) -> None:
     late = await call.bash("echo hi; sleep 98765 & sleep 98765", timeout=300)
     assert late == Answer("Command timed out after 0.3s\nhi", True)
@@ -254,6 +262,16 @@ async def test_grep_shows_files_lines_or_counts(tree: Caller) -> None:
     )
     lines = await tree("Grep", pattern=r"def f\(\):\n    return", output_mode="content", glob="*.py", multiline=True)
     assert lines.text == "src/a.py:4:def f():\nsrc/a.py:5:    return 1"
+
+
+async def test_names_of_files_may_hold_line_feeds(call: Caller) -> None:
+    await call.files.write("odd\nname", "x\nx\n")
+    await call.files.write("plain:7", "x\n")
+    counts = await call("Grep", pattern="x", output_mode="count")
+    assert counts == Answer("odd\nname:2\nplain:7:1\n\nFound 3 total occurrences across 2 files.")
+    assert (await call("Grep", pattern="x", path="odd\nname")).text == "Found 1 file\nodd\nname"
+    assert (await call("Grep", pattern="x")).text.startswith("Found 2 files\n")
+    assert (await call("Glob", pattern="odd*")).text == "odd\nname"
 
 
 async def test_grep_pages(call: Caller) -> None:

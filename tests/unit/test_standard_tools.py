@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 
 from gloveport.errors import InvalidRequest
 from gloveport.model import Source, Spec
-from gloveport.sandbox import Manager, Sandbox
+from gloveport.sandbox import Manager, Sandbox, shell_request
 from gloveport.tools.standard import LONGEST_OUTPUT, TOOLS, ToolResult, call_tool
 
 pytestmark = pytest.mark.anyio
@@ -124,30 +124,123 @@ async def test_a_search_takes_expressions_and_names_as_they_are(lines: Sandbox) 
     assert (await call(lines, "search", pattern="one", path="missing")).exit_code == 4
 
 
-async def test_git_looks_without_a_shell_and_does_nothing_else(manager: Manager, place: Path) -> None:
-    repository = place / "repository"
-    repository.mkdir()
-    (repository / "file").write_text("one\n")
-    for words in (
-        ["init", "-q", "-b", "main"],
-        ["add", "-A"],
-        ["-c", "user.name=t", "-c", "user.email=t@l", "commit", "-qm", "m"],
-    ):
-        subprocess.run(["git", *words], cwd=repository, check=True)
-    sandbox = Sandbox(await manager.create(Spec(source=Source(repo=str(repository)))))
-    await sandbox.files.write("file", "two\n")
+PROGRAM = "#!/bin/sh\ntouch /workspace/evil\ncat\n"
+"""Whoever runs it is found out."""
+SUBCOMMANDS = TOOLS["git"].description.removesuffix(".").rpartition(": ")[2].split(", ")
 
-    assert "-one\n+two" in (await call(sandbox, "git", subcommand="diff")).output
-    assert (await call(sandbox, "git", subcommand="log", args='--format="%s of it"')).output == "m of it\n"
-    assert not (await call(sandbox, "git", subcommand="log", args="--oneline; touch evil")).success
-    assert not await sandbox.files.exists("evil")
-    assert not (await call(sandbox, "git", subcommand="branch", args="-D main")).success
-    assert (await call(sandbox, "git", subcommand="branch")).output == "* main\n"
-    for subcommand in ("push", "commit", "status; id", "-c"):
-        refused = await call(sandbox, "git", subcommand=subcommand)
+
+SIGNED_MERGE = r"""
+with_file() { echo "$1" > file; git update-index file; git write-tree; }
+commit() { git -c user.name=t -c user.email=t@l commit-tree -m m "$@"; }
+sign() { sed '/^committer/a gpgsig -----BEGIN PGP SIGNATURE-----\n \n x\n -----END PGP SIGNATURE-----'; }
+left=$(commit $(with_file left) -p HEAD)
+right=$(commit $(with_file right) -p HEAD)
+merge=$(commit $(with_file both) -p $left -p $right)
+git update-ref HEAD $(git cat-file commit $merge | sign | git hash-object -t commit -w --stdin)
+echo two > file
+"""
+"""Makes the last commit a merge of a conflict, with what looks like a signature."""
+
+
+@pytest.fixture
+async def history(manager: Manager, make_repository: Callable[[Mapping[str, str]], Path]) -> Sandbox:
+    """A repository of one commit and one uncommitted change, with a program that tells when it is run."""
+    files = {"file": "one\n", ".gitattributes": "* diff=evil merge=evil\n", "evil.sh": PROGRAM}
+    sandbox = Sandbox(await manager.create(Spec(source=Source(repo=str(make_repository(files))))))
+    await sandbox.files.write("file", "two\n")
+    await sandbox.files.write("evil.sh", PROGRAM, mode=0o755)
+    return sandbox
+
+
+async def test_git_looks_without_a_shell_and_does_nothing_else(history: Sandbox) -> None:
+    assert "-one\n+two" in (await call(history, "git", subcommand="diff")).output
+    assert (await call(history, "git", subcommand="log", args='--format="%s of it"')).output == "first of it\n"
+    assert not (await call(history, "git", subcommand="log", args="--oneline; touch evil")).success
+    assert not await history.files.exists("evil")
+    assert (await call(history, "git", subcommand="branch")).output == "* main\n"
+    assert (await call(history, "git", subcommand="branch", args="--show-current")).output == "main\n"
+    for subcommand in ("push", "commit", "status; id", "-c", "--exec-path=/workspace", "--config-env=a=b"):
+        refused = await call(history, "git", subcommand=subcommand)
         assert refused.exit_code == 78
         assert "status" in (refused.error or "")
-    assert (await call(sandbox, "git", subcommand="log", args="'open")).exit_code == 2
+    assert (await call(history, "git", subcommand="log", args="'open")).exit_code == 2
+
+
+REFUSED = [
+    *("log -1 -p --output=/workspace/evil", "log --outp evil", "rev-list --output evil HEAD", "shortlog --o=evil HEAD"),
+    *("diff --output=evil", "show --output evil", "diff -- --output=evil", "blame --output=evil file"),
+    *("grep -O/workspace/evil.sh one", "grep -nO/workspace/evil.sh one", "grep -inwO one", "grep -e -- -O./evil.sh"),
+    *("grep --open-files-in-pager=/workspace/evil.sh one", "grep --open one", "grep --textconv one"),
+    *("diff --ext-diff", "log -p --ext", "show --textconv", "diff --textc", "cat-file --textconv HEAD:file"),
+    *("cat-file --filters HEAD:file", "cat-file --fil HEAD:file", "log --alternate-refs", "rev-list --alt"),
+    *("log -p --remerge-diff", "log -p --diff-merges=r", "diff --submodule=diff", "show --submod"),
+    *("branch --no-list new", "branch --no-l -D main", "branch --show-current --no-show-current new", "tag --no-li x"),
+    *("describe --dirty", "describe --broken=x", "status -v", "status -sbv", "status --verb"),
+]
+HARMLESS = [
+    *("log --oneline --all --stat -p", "log -p --output-indicator-new=*", "diff --no-ext-diff -Ofile", "diff --stat"),
+    *("grep -n one HEAD", "grep -eO", "grep --only-matching one HEAD", "show --format=%G? HEAD", "blame file"),
+    *("rev-list --filter=blob:none --objects HEAD", "status -uno --short", "tag -n1 -l", "branch -avv --sort=refname"),
+    *("describe --all", "cat-file -p HEAD:file", "ls-files --stage", "merge-base HEAD HEAD", "rev-parse --verify HEAD"),
+    *("log --show-signature", "shortlog -sn HEAD", "diff --no-index file evil.sh", "show --stat"),
+    *("status --ignore-submodules=none", "diff --ignore-submodules=none", "ls-files --recurse-submodules"),
+]
+
+
+async def test_options_that_write_or_run_are_refused_however_they_are_spelt(history: Sandbox) -> None:
+    for line in REFUSED:
+        subcommand, _, args = line.partition(" ")
+        refused = await call(history, "git", subcommand=subcommand, args=args)
+        assert refused.exit_code == 78, line
+    for line in HARMLESS:
+        subcommand, _, args = line.partition(" ")
+        done = await call(history, "git", subcommand=subcommand, args=args)
+        assert done.exit_code in (0, 1), (line, done)
+    assert not await history.files.exists("evil")
+
+
+async def test_branches_and_tags_are_only_listed(history: Sandbox) -> None:
+    for subcommand in ("branch", "tag"):
+        for args in ("new", "-f new", "-d main", "-D main", "-m main new", "-c main new", "-a new -m message"):
+            await call(history, "git", subcommand=subcommand, args=args)
+    for args in ("--edit-description", "-u main", "--unset-upstream", "-t main", "--delete main", "-v main"):
+        await call(history, "git", subcommand="branch", args=args)
+    assert (await history.git.exec(["for-each-ref", "--format=%(refname)"])).text == "refs/heads/main\n"
+
+
+SETTINGS = [
+    *("core.pager", "core.fsmonitor", "core.editor", "diff.external", "diff.evil.command", "diff.evil.textconv"),
+    *("gpg.program", "gpg.ssh.program", "core.alternateRefsCommand", "merge.evil.driver", "core.sshCommand"),
+    *("pager.log", "pager.diff", "pager.status", "pager.branch", "pager.grep", "alias.log", "alias.status"),
+]
+SWITCHES = {"log.showSignature": "true", "log.diffMerges": "remerge", "status.submoduleSummary": "true"}
+
+
+async def test_a_repositorys_settings_run_no_program_of_theirs(history: Sandbox) -> None:
+    """Neither do the hooks, nor a submodule's own settings."""
+    script = [SIGNED_MERGE, *(f"git config {name} /workspace/evil.sh" for name in SETTINGS)]
+    script += [f"git config {name} {value}" for name, value in SWITCHES.items()]
+    script += ["cp evil.sh .git/hooks/post-index-change", "cp -r .git /tmp/other"]
+    script += ["mkdir sub && mv /tmp/other sub/.git && cp evil.sh file sub"]
+    script += ["git update-index --add --cacheinfo 160000,$(git rev-parse HEAD),sub", "touch evil.sh"]
+    script += ["printf '[submodule \"sub\"]\\npath = sub\\nurl = ./sub\\n' > .gitmodules", "rm -f evil"]
+    made = await history.exec(shell_request("\n".join(script)))
+    assert not await history.files.exists("evil"), made
+    for line in (
+        *SUBCOMMANDS,
+        *HARMLESS,
+        "grep one",
+        "log -p -m",
+        "diff HEAD",
+        "show HEAD",
+        "branch -vv",
+        "blame file",
+    ):
+        subcommand, _, args = line.partition(" ")
+        done = await call(history, "git", subcommand=subcommand, args=args)
+        assert not await history.files.exists("evil"), (line, done)
+    await history.exec(shell_request("git status; git diff"))
+    assert await history.files.exists("evil"), "without the tool's care they do run"
 
 
 MISFITS: list[tuple[str, object, str]] = [

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
 import anyio
 import httpx2
 from starlette.types import Receive, Send
+
+from gloveport.store import MASK
 
 __all__ = ["Exchange", "Reader", "forward", "select_headers", "upstream_client"]
 
@@ -73,13 +75,15 @@ async def forward(
     send: Send,
     read: Reader,
     exchange: Exchange,
+    secret: str = "",
 ) -> None:
     """Send `request` and stream the response to the client, one chunk in memory at a time.
 
     Preconditions: the client's request body has been read to its end from `receive`.
     When the client leaves, the upstream's connection is closed and this returns. When the upstream breaks
     off, the response stays incomplete, so the client sees it too. When there is nothing to forward,
-    `exchange.failure` says why and the answer is left to the caller.
+    `exchange.failure` says why and the answer is left to the caller. Where the upstream repeats `secret`, as some do
+    when they refuse a key, the client gets a mask.
     """
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_cancel_when_gone, receive, tasks.cancel_scope)
@@ -88,7 +92,7 @@ async def forward(
         except httpx2.TransportError as error:
             exchange.failure = f"the upstream did not answer ({type(error).__name__})"
         else:
-            await _relay(response, send, read, exchange)
+            await _relay(response, send, read, exchange, secret)
         tasks.cancel_scope.cancel()
 
 
@@ -98,15 +102,16 @@ async def _cancel_when_gone(receive: Receive, cancel_scope: anyio.CancelScope) -
     cancel_scope.cancel()
 
 
-async def _relay(response: httpx2.Response, send: Send, read: Reader, exchange: Exchange) -> None:
+async def _relay(response: httpx2.Response, send: Send, read: Reader, exchange: Exchange, secret: str) -> None:
     try:
         if response.is_redirect:
             exchange.failure = f"the upstream answered with a redirect ({response.status_code})"
             return
-        headers = _pick(response.headers.multi_items(), _RESPONSE_HEADERS)
+        picked = _pick(response.headers.multi_items(), _RESPONSE_HEADERS)
+        headers = {name: value.replace(secret, MASK) if secret else value for name, value in picked.items()}
         await send(_start(response.status_code, headers))
         exchange.status = response.status_code
-        async with aclosing(response.aiter_raw()) as chunks:
+        async with aclosing(response.aiter_raw()) as raw, aclosing(_masked(raw, secret.encode())) as chunks:
             tee = _Tee(chunks, send, exchange)
             await read(httpx2.Response(response.status_code, headers=headers, stream=tee, request=response.request))
             async for _ in tee:
@@ -118,6 +123,20 @@ async def _relay(response: httpx2.Response, send: Send, read: Reader, exchange: 
     finally:
         with anyio.CancelScope(shield=True):
             await response.aclose()
+
+
+async def _masked(chunks: AsyncIterator[bytes], secret: bytes) -> AsyncGenerator[bytes]:
+    """`chunks` with a mask for `secret`; of what could be its beginning, the end of a chunk waits for the next."""
+    held = b""
+    async for chunk in chunks:
+        data = (held + chunk).replace(secret, MASK.encode()) if secret else chunk
+        longest = min(len(secret) - 1, len(data))
+        kept = next((size for size in range(longest, 0, -1) if data.endswith(secret[:size])), 0)
+        held = data[len(data) - kept :]
+        if len(data) > kept:
+            yield data[: len(data) - kept]
+    if held:
+        yield held
 
 
 class _Tee(httpx2.AsyncByteStream):

@@ -32,6 +32,7 @@ _USAGE_FIELDS: Mapping[str, str] = {
     "cache_read_input_tokens": "cache_read",
     "output_tokens": "output",
 }
+_LONG_WRITE = "ephemeral_1h_input_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,12 @@ class ApiError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenUsage:
-    """Tokens of one model call, in the four classes that are priced apart."""
+    """Tokens of one model call, in the classes that are priced apart."""
 
     input: int = 0
     cache_write: int = 0
+    cache_write_long: int = 0
+    """Those among `cache_write` that the cache keeps for an hour; they cost more."""
     cache_read: int = 0
     output: int = 0
 
@@ -67,7 +70,10 @@ class TokenUsage:
         if not isinstance(usage, Mapping):
             return self
         counts = {field: usage.get(name) for name, field in _USAGE_FIELDS.items()}
-        return replace(self, **{field: n for field, n in counts.items() if isinstance(n, int) and n >= 0})
+        by_time = usage.get("cache_creation")
+        counts["cache_write_long"] = by_time.get(_LONG_WRITE) if isinstance(by_time, Mapping) else None
+        seen = replace(self, **{field: n for field, n in counts.items() if isinstance(n, int) and n >= 0})
+        return replace(seen, cache_write_long=min(seen.cache_write_long, seen.cache_write))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +107,8 @@ class UsageReader:
 
     def __init__(self) -> None:
         self.usage: TokenUsage | None = None
+        self.final = False
+        """Whether the answer is over, so that `usage` is all of it."""
 
     async def read(self, response: httpx2.Response) -> None:
         """Read `response` as it arrives. An answer that is not understood leaves `usage` as it is."""
@@ -118,6 +126,7 @@ class UsageReader:
                 document = _object(event.data)
                 message = document.get("message", document)
                 self._see(message.get("usage") if isinstance(message, Mapping) else None)
+            self.final |= event.event == "message_stop"
 
     async def _read_document(self, response: httpx2.Response) -> None:
         content = bytearray()
@@ -126,6 +135,7 @@ class UsageReader:
                 return
             content += chunk
         self._see(_object(content).get("usage"))
+        self.final = True
 
     def _see(self, usage: object) -> None:
         if isinstance(usage, Mapping):

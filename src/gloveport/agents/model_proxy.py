@@ -24,7 +24,7 @@ from gloveport.agents.model_api import (
     UsageReader,
     read_model_request,
 )
-from gloveport.agents.model_budget import BudgetMeter, ModelBudget, Spend
+from gloveport.agents.model_budget import BudgetMeter, Exhaustion, ModelBudget, Spend
 from gloveport.agents.model_rules import ModelRules
 from gloveport.agents.serving import serve_app, unix_listener
 
@@ -33,6 +33,8 @@ __all__ = ["Credential", "ModelCall", "ModelProxy", "ModelProxySpec", "serve_mod
 _PATHS = frozenset({MESSAGES_PATH, COUNT_TOKENS_PATH})
 _QUERY = re.compile(rb"[\w=&%.+-]*")
 _BYTES_PER_TOKEN = 4
+_BEARER = "Bearer "
+_SHUT = ApiError(403, "permission_error", "too many requests were refused: nothing more is forwarded")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,12 @@ class Credential:
     @classmethod
     def auth_token(cls, token: str) -> Credential:
         """A bearer token, as gateways want it."""
-        return cls(header="authorization", value=f"Bearer {token}")
+        return cls(header="authorization", value=f"{_BEARER}{token}")
+
+    @property
+    def secret(self) -> str:
+        """The secret itself, which nobody in a sandbox may see."""
+        return self.value.removeprefix(_BEARER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +70,11 @@ class ModelProxySpec:
     rules: ModelRules = field(default_factory=ModelRules)
     budget: ModelBudget = field(default_factory=ModelBudget)
     max_body_bytes: int = 32 * 2**20
-    max_concurrent_calls: int = 8
-    """Calls in flight; more wait. Together with `max_body_bytes` it bounds the proxy's memory."""
+    max_concurrent_calls: int = 2
+    """Calls in flight; more wait. It bounds by how much a budget can be overshot and, together with `max_body_bytes`,
+    the proxy's memory. Claude Code asks one thing at a time; the second is for one that it has just given up."""
+    max_refusals: int = 50
+    """Refused requests, the budget's included, after which the proxy forwards and reports nothing more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +90,8 @@ class ModelCall:
     """Why the proxy answered in the upstream's place; None for what was forwarded."""
     usage: TokenUsage | None = None
     """Tokens by the upstream's count, as far as it was seen; None when there was none."""
-    cost: float = 0.0
-    """US dollars charged to the budget."""
+    cost: float | None = None
+    """US dollars; None when there is nothing to pay or the model's price is not known."""
     complete: bool = False
     """Whether the client got the whole answer."""
     duration: float = 0.0
@@ -102,18 +112,39 @@ class ModelProxy:
         self._on_call = on_call
         self._meter = BudgetMeter(spec.budget)
         self._slots = anyio.CapacityLimiter(spec.max_concurrent_calls)
+        self._open: set[_OpenCall] = set()
+        self._refusals = 0
+        self.on_shut: Callable[[str], None] | None = None
+        """Told, with the reason, that there were too many refusals and the proxy is of no use any more."""
 
     @property
     def spend(self) -> Spend:
-        """What the sandbox has used of its budget."""
-        return self._meter.spend
+        """What the session has used of its budget, with what the open calls have used so far."""
+        return self._meter.spend(
+            (call.model, usage) for call in self._open if call.model and (usage := call.charged_usage())
+        )
+
+    @property
+    def exhaustion(self) -> Exhaustion | None:
+        """The bound of the budget that a call of the current prompt ran into."""
+        return self._meter.exhaustion
+
+    def open_prompt(self, calls: int | None = None) -> Spend:
+        """Another prompt begins, for which at most `calls` requests are forwarded; what was spent before it."""
+        spend = self.spend
+        self._meter.open_prompt(calls, spend)
+        return spend
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Judge one request, then forward it or answer with an error."""
+        if self._is_shut:
+            await _SHUT.response()(scope, receive, send)
+            return
         request = Request(scope, receive)
         async with self._slots:
             # Not `request.url`: that is put together with the Host header, which the guest chooses.
             call = _OpenCall(path=scope["path"])
+            self._open.add(call)
             try:
                 call.error = await self._handle(request, send, call)
                 if call.error is not None:
@@ -121,7 +152,23 @@ class ModelProxy:
             except ClientDisconnect:
                 return
             finally:
-                self._on_call(self._close(call))
+                self._open.discard(call)
+                self._end(call)
+
+    @property
+    def _is_shut(self) -> bool:
+        return self._refusals >= self._spec.max_refusals
+
+    def _end(self, call: _OpenCall) -> None:
+        """Charge and report a call that is over. Those that were let in before the proxy was shut are not reported."""
+        report = self._close(call)
+        if self._is_shut:
+            return
+        self._on_call(report)
+        if call.error is not None and call.error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            self._refusals += 1
+            if self._is_shut and self.on_shut is not None:
+                self.on_shut(f"{self._refusals} requests to the model were refused, lastly because {report.refusal}")
 
     async def _handle(self, request: Request, send: Send, call: _OpenCall) -> ApiError | None:
         """Forward `request`; the error that answers it instead is returned."""
@@ -137,11 +184,10 @@ class ModelProxy:
         if isinstance(asked, ApiError):
             return asked
         call.model = asked.model
-        error = self._spec.rules.refusal(asked)
-        if error is None and call.path == MESSAGES_PATH:
-            error = self._meter.start_call(asked.model)
+        error = self._spec.rules.refusal(asked) or self._meter.start_call(self.spend)
         if error is not None:
             return error
+        call.forwarded = True
         await forward(
             self._client,
             self._upstream_request(request, call.path, body),
@@ -149,6 +195,7 @@ class ModelProxy:
             send=send,
             read=call.tokens.read,
             exchange=call.exchange,
+            secret=self._spec.credential.secret,
         )
         return ApiError(502, "api_error", failure) if (failure := call.exchange.failure) else None
 
@@ -163,7 +210,7 @@ class ModelProxy:
     def _close(self, call: _OpenCall) -> ModelCall:
         """Charge a call that is over, and describe it."""
         usage = call.charged_usage()
-        cost = self._meter.charge(call.model, usage) if call.model and usage else 0.0
+        price = self._meter.charge(call.model, usage) if call.model and usage else None
         error, exchange = call.error, call.exchange
         return ModelCall(
             path=call.path,
@@ -171,7 +218,7 @@ class ModelProxy:
             status=error.status if error else exchange.status,
             refusal=error.message if error else None,
             usage=usage,
-            cost=cost,
+            cost=price.cost if price and not price.unpriced_tokens else None,
             complete=exchange.complete,
             duration=time.monotonic() - call.started,
             request_bytes=call.request_bytes,
@@ -181,25 +228,21 @@ class ModelProxy:
 
 @asynccontextmanager
 async def serve_model_proxy(
-    path: Path,
-    spec: ModelProxySpec,
-    *,
-    on_call: Callable[[ModelCall], None],
-    owner_uid: int | None = None,
+    path: Path, spec: ModelProxySpec, *, on_call: Callable[[ModelCall], None]
 ) -> AsyncIterator[ModelProxy]:
     """A model proxy that listens on a unix socket at `path` (mode 0600) for the duration of the block.
 
-    `owner_uid` is the host uid that the guest's user maps to, when it is not the caller's. Calls still open
-    at the end are cancelled, and told to `on_call`. Raises `InvalidRequest` when `path` cannot be bound.
+    Calls still open at the end are cancelled, and told to `on_call`. Raises `InvalidRequest` when `path` cannot be
+    bound.
     """
-    with unix_listener(path, owner_uid=owner_uid) as listener:
+    with unix_listener(path) as listener:
         async with upstream_client() as client:
             proxy = ModelProxy(spec, client, on_call)
             async with serve_app(proxy, listener):
                 yield proxy
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class _OpenCall:
     """What is known of a call while it lasts."""
 
@@ -207,19 +250,21 @@ class _OpenCall:
     started: float = field(default_factory=time.monotonic)
     model: str | None = None
     error: ApiError | None = None
+    forwarded: bool = False
     request_bytes: int = 0
     tokens: UsageReader = field(default_factory=UsageReader)
     exchange: Exchange = field(default_factory=Exchange)
 
     def charged_usage(self) -> TokenUsage | None:
-        """Tokens to charge: the upstream's count, or a generous estimate where the answer was cut short.
+        """Tokens to charge: the upstream's count, or a generous estimate where the answer is cut short or not over.
 
         Without the estimate, a guest that hangs up before the last event would have its tokens for nothing.
         """
         exchange, seen = self.exchange, self.tokens.usage
-        if self.error is not None or self.path != MESSAGES_PATH or exchange.status not in {None, HTTPStatus.OK}:
+        answers = self.forwarded and self.error is None and self.path == MESSAGES_PATH
+        if not answers or exchange.status not in {None, HTTPStatus.OK}:
             return None
-        if exchange.complete and seen is not None:
+        if seen is not None and (exchange.complete or self.tokens.final):
             return seen
         usage = seen or TokenUsage(input=self.request_bytes // _BYTES_PER_TOKEN)
         return replace(usage, output=max(usage.output, exchange.sent_bytes // _BYTES_PER_TOKEN))

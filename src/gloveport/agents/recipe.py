@@ -39,6 +39,8 @@ CLI_VARIABLES: Mapping[str, str] = {
     "ANTHROPIC_API_KEY": "placeholder-not-a-key",
     "ANTHROPIC_BASE_URL": "http://localhost",
     "ANTHROPIC_UNIX_SOCKET": MODEL_SOCKET,
+    # A model is asked by the name that it was given: the proxy lets no other pass.
+    "CLAUDE_CODE_DISABLE_LEGACY_MODEL_REMAP": "1",
     # Its places, all in the jail's memory.
     "CLAUDE_CONFIG_DIR": CONFIG_HOME,
     "CLAUDE_CODE_TMPDIR": "/tmp",

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
-from claude_agent_sdk import ClaudeSDKClient
+from claude_agent_sdk import ClaudeSDKClient, ClaudeSDKError, CLIConnectionError, ProcessError
 
+from gloveport.agents.bounds import Breach, Hearing
 from gloveport.agents.events import EventReader
 from gloveport.agents.guard import Guard
 from gloveport.agents.jail import JailSpec, find_cli, open_jail
-from gloveport.agents.model_proxy import Credential, ModelCall, ModelProxySpec, serve_model_proxy
+from gloveport.agents.model_budget import Exhaustion, ModelBudget, Spend
+from gloveport.agents.model_prices import load_prices
+from gloveport.agents.model_proxy import Credential, ModelCall, ModelProxy, ModelProxySpec, serve_model_proxy
+from gloveport.agents.model_rules import rules_for
 from gloveport.agents.recipe import CLI_VARIABLES, CONFIG_HOME, build_recipe, cli_arguments
 from gloveport.agents.rooms import open_room
 from gloveport.agents.session_files import SessionFiles
 from gloveport.agents.skillset import Skill, install_skills, repository_skills, shipped_skills
 from gloveport.agents.transport import JailTransport
 from gloveport.errors import BackendUnavailable, GloveportError, Unauthenticated
-from gloveport.model import EventKind, SessionEnded, SessionEvent, Task, new_id
+from gloveport.model import EventKind, SessionEnded, SessionEvent, Task, Usage, new_id
 from gloveport.sandbox import Manager, Sandbox
 from gloveport.settings import Settings
 from gloveport.store import Trail
@@ -31,6 +35,9 @@ __all__ = ["AgentSpec", "ClaudeAgent", "ClaudeAgents", "open_claude_agent"]
 _SESSION_SECONDS = 24 * 3600.0
 _PROJECT = "-workspace"
 """What the command line calls the project in its working directory."""
+_CALLS_PER_TURN = 3
+_MORE_CALLS = 20
+"""Requests to the model that one prompt may take: a turn may be tried again, and large tool results are counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +45,11 @@ class AgentSpec:
     """The declarative request for one agent session."""
 
     model: str | None = None
-    """`None` leaves it to Claude Code."""
+    """The one model that may be asked, or a family's name (`sonnet`) for any of it; None leaves it to Claude Code."""
     max_turns: int = 50
-    """Model requests that answer one prompt."""
+    """Answers of the model to one prompt. Claude Code counts them; the proxy lets 3 requests each pass, and 20 more."""
     max_cost: float | None = None
-    """US dollars of the whole session, by Claude Code's prices. One request may pass it."""
+    """US dollars of the whole session, kept by the proxy. What the requests in flight still answer may pass it."""
     resume: str | None = None
     """The id of the session to go on with."""
     trust_repository_skills: bool = False
@@ -54,17 +61,33 @@ class AgentSpec:
 class ClaudeAgent:
     """One conversation. Prompts are answered one after another; the session's id is in every `SessionEnded`."""
 
-    def __init__(self, client: ClaudeSDKClient, guard: Guard, work: _Work) -> None:
+    def __init__(self, client: ClaudeSDKClient, guard: Guard, work: _Work, spec: AgentSpec, proxy: ModelProxy) -> None:
         self._client = client
         self._guard = guard
         self._work = work
+        self._calls = _CALLS_PER_TURN * spec.max_turns + _MORE_CALLS
+        self._proxy = proxy
 
     async def converse(self, prompt: str) -> AsyncIterator[SessionEvent]:
-        """Work on `prompt`; the last event is `SessionEnded`, whatever the model or a limit did.
+        """Work on `prompt`; the last event is `SessionEnded`, whatever the model, a limit or the command line did.
 
-        `BackendUnavailable` when the sandbox or the command line itself fails. Leave early with `interrupt`.
+        `BackendUnavailable` when the sandbox fails or the command line dies. Leave early with `interrupt`. After a
+        command line that broke the protocol, there is no other prompt.
         """
-        reader = EventReader(self._guard)
+        account = _Account(self._proxy, self._proxy.open_prompt(self._calls))
+        reader = EventReader(self._guard, account, Hearing())
+        try:
+            async with aclosing(self._answer(prompt, reader)) as events:
+                async for event in events:
+                    yield event
+        except BackendUnavailable as error:
+            ended = reader.cut_off(error)
+            if ended is None:
+                raise
+            await _disconnect(self._client)
+            yield ended
+
+    async def _answer(self, prompt: str, reader: EventReader) -> AsyncGenerator[SessionEvent]:
         with _failures_translated():
             await self._client.query(prompt)
             async for message in self._client.receive_response():
@@ -99,11 +122,12 @@ async def open_claude_agent(
 ) -> AsyncIterator[ClaudeAgent]:
     """An agent that works in `sandbox`. Leaving the scope ends the session; the sandbox stays.
 
-    `upstream` says where its model is, with which credential and budget. `directory` keeps what is said, for resuming.
+    `upstream` says where its model is, with which credential and bounds; those of `spec` are kept beside them.
+    `directory` keeps what is said, for resuming.
     What the jail does and every call of the model is written to `trail`. Raises `BackendUnavailable` and `Unsupported`
     where this host has no jail to offer, `InvalidRequest` and `NotFound` for a session that cannot be resumed.
     """
-    sessions = SessionFiles(directory)
+    sessions = SessionFiles(directory, secret=upstream.credential.secret)
     history = sessions.read(spec.resume) if spec.resume is not None else None
     skills, refused = await _choose_skills(spec, sandbox)
     for reason in refused:
@@ -111,8 +135,10 @@ async def open_claude_agent(
     guard = Guard(skill.name for skill in skills)
     async with AsyncExitStack() as stack:
         room = stack.enter_context(open_room(manager.settings.state))
-        await stack.enter_async_context(
-            serve_model_proxy(room.socket, upstream, on_call=lambda call: _record(trail, sandbox.id, call))
+        proxy = await stack.enter_async_context(
+            serve_model_proxy(
+                room.socket, _bounded(upstream, spec), on_call=lambda call: _record(trail, sandbox.id, call)
+            )
         )
         room.open_socket()
         asked = JailSpec(
@@ -135,11 +161,18 @@ async def open_claude_agent(
             sessions=sessions,
         )
         transport = JailTransport(lambda: jail.start(cli_arguments(recipe)))
+
+        def stop(breach: Breach) -> None:
+            work.failure = work.failure or breach
+            transport.stop(breach)
+
+        sessions.on_breach = stop
+        proxy.on_shut = lambda why: stop(Breach(f"misused the model proxy: {why}"))
         client = ClaudeSDKClient(recipe, transport)
         with _failures_translated():
             await client.connect()
         stack.push_async_callback(_disconnect, client)
-        yield ClaudeAgent(client, guard, work)
+        yield ClaudeAgent(client, guard, work, spec, proxy)
 
 
 class ClaudeAgents:
@@ -161,15 +194,38 @@ class ClaudeAgents:
             max_turns=task.max_turns,
             max_cost=task.max_cost,
             trust_repository_skills=task.trust_repository_skills,
+            seconds=min(_SESSION_SECONDS, task.spec.limits.sandbox_seconds),
         )
         return open_claude_agent(
             spec, sandbox, trail, manager=self._manager, upstream=self._upstream, directory=self._directory
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Account:
+    """What one prompt has consumed since `before`, by the proxy's count."""
+
+    proxy: ModelProxy
+    before: Spend
+
+    @property
+    def exhaustion(self) -> Exhaustion | None:
+        return self.proxy.exhaustion
+
+    def usage(self, turns: int) -> Usage:
+        spend, before = self.proxy.spend, self.before
+        return Usage(
+            turns=turns,
+            input_tokens=spend.input_tokens - before.input_tokens,
+            output_tokens=spend.output_tokens - before.output_tokens,
+            cost=spend.cost - before.cost,
+            priced=spend.unpriced_tokens == before.unpriced_tokens,
+        )
+
+
 @dataclass(slots=True)
 class _Work:
-    """The session's tools, and the failure of the sandbox that ends their use."""
+    """The session's tools, and the failure that ends their use."""
 
     tools: ClaudeTools
     failure: GloveportError | None = None
@@ -205,7 +261,17 @@ def _upstream(settings: Settings) -> ModelProxySpec:
         raise Unauthenticated(
             "there is no credential for the model", hint="set ANTHROPIC_API_KEY (or ANTHROPIC_AUTH_TOKEN for a gateway)"
         )
-    return ModelProxySpec(upstream=settings.upstream, credential=credential)
+    prices = ModelBudget().prices if settings.prices is None else load_prices(settings.prices)
+    return ModelProxySpec(upstream=settings.upstream, credential=credential, budget=ModelBudget(prices=prices))
+
+
+def _bounded(upstream: ModelProxySpec, spec: AgentSpec) -> ModelProxySpec:
+    """`upstream` with the session's own bounds: the stricter one wins, and what `upstream` says of models."""
+    rules, budget = upstream.rules, upstream.budget
+    if rules.models is None:
+        rules = replace(rules_for(spec.model), allow_remote_tools=rules.allow_remote_tools)
+    costs = [cost for cost in (budget.cost, spec.max_cost) if cost is not None]
+    return replace(upstream, rules=rules, budget=replace(budget, cost=min(costs, default=None)))
 
 
 def _record(trail: Trail, sandbox: str, call: ModelCall) -> None:
@@ -220,11 +286,17 @@ def _record(trail: Trail, sandbox: str, call: ModelCall) -> None:
             "refusal": call.refusal,
             "input_tokens": usage.total - usage.output if usage else None,
             "output_tokens": usage.output if usage else None,
+            "cost": call.cost,
             "duration": round(call.duration, 6),
             "request_bytes": call.request_bytes,
             "response_bytes": call.response_bytes,
         },
     )
+
+
+_GONE = (CLIConnectionError, ProcessError)
+_UNREADABLE = (ClaudeSDKError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What the SDK raises else, of its own and from within, when a message is not what it expects."""
 
 
 @contextmanager
@@ -235,6 +307,8 @@ def _failures_translated() -> Iterator[None]:
     except GloveportError:
         raise
     except Exception as error:
+        if isinstance(error, _UNREADABLE) and not isinstance(error, _GONE):
+            raise Breach(f"sent a message that cannot be read ({type(error).__name__}: {error})") from error
         raise BackendUnavailable(
             f"the agent's command line failed: {error}", hint="try again; the session can be resumed if it has an id"
         ) from error

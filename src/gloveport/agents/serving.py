@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import anyio
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gloveport.errors import InvalidRequest
 
@@ -18,13 +20,15 @@ __all__ = ["serve_app", "tcp_listener", "unix_listener"]
 
 _KEEP_ALIVE_S = 60
 _STOP_S = 2
+_MOST_CONNECTIONS = 64
+_BACKLOG = 16
+"""Connections that wait to be accepted; the event loop takes as many at a time, each with a descriptor."""
 
 
 @contextmanager
-def unix_listener(path: Path, *, owner_uid: int | None = None) -> Iterator[socket.socket]:
+def unix_listener(path: Path) -> Iterator[socket.socket]:
     """A unix socket listening at `path` with mode 0600, unlinked at the end.
 
-    `owner_uid` gives the socket to another uid of this host, the one the guest's user maps to; it takes root.
     Raises `InvalidRequest` when the path cannot be bound: taken, longer than 107 bytes, or not writable.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -35,8 +39,6 @@ def unix_listener(path: Path, *, owner_uid: int | None = None) -> Iterator[socke
             bound = True
             # A bound socket refuses connections until it listens, so nobody gets in before the mode is right.
             path.chmod(0o600)
-            if owner_uid is not None:
-                os.chown(path, owner_uid, -1)
             listener.listen()
         except OSError as error:
             raise InvalidRequest(
@@ -70,12 +72,16 @@ def tcp_listener(host: str, port: int) -> Iterator[socket.socket]:
 
 @asynccontextmanager
 async def serve_app(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
-    """Serve `app` on `listener` for the duration of the block; requests open at the end are cancelled."""
+    """Serve `app` on `listener` for the duration of the block; requests open at the end are cancelled.
+
+    A connection beyond the 64th is closed at once: clients may be hostile, and descriptors are few.
+    """
     requests = _Cancellable(app)
     server = _EmbeddedServer(
         uvicorn.Config(
             requests,
-            http="h11",
+            http=_FewConnections,
+            backlog=_BACKLOG,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -126,6 +132,15 @@ class _EmbeddedServer(uvicorn.Server):
     async def main_loop(self) -> None:
         await self.on_tick(0)
         await self._stopping.wait()
+
+
+class _FewConnections(H11Protocol):
+    """HTTP/1.1 on a bounded number of connections."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > _MOST_CONNECTIONS:
+            transport.abort()
 
 
 class _Cancellable:

@@ -8,28 +8,40 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import anyio
-from claude_agent_sdk import CLIConnectionError, CLIJSONDecodeError, ProcessError, Transport
+from claude_agent_sdk import CLIConnectionError, ProcessError, Transport
 
+from gloveport.agents.bounds import Breach
 from gloveport.backends import Process
 from gloveport.errors import GloveportError
-from gloveport.model import KIB, MIB, OutputStream
+from gloveport.model import KIB, MIB, Chunk, OutputStream
 
 __all__ = ["LONGEST_MESSAGE", "JailTransport"]
 
-LONGEST_MESSAGE = 32 * MIB
+LONGEST_MESSAGE = 16 * MIB
 """Bytes of one message; a tool result full of quotes is several times its size as JSON."""
+_MOST_REQUESTS = 64
+_REQUEST_BYTES = 32 * MIB
+"""Requests of the command line that may wait for an answer at a time, and their size together: each is a task here."""
 _KEPT_ERRORS = 16 * KIB
 _GRACE_SECONDS = 2.0
 
 
 class JailTransport(Transport):
-    """One line of JSON a message, both ways."""
+    """One line of JSON a message, both ways. `Breach` ends it when the command line passes a bound."""
 
     def __init__(self, start: Callable[[], Awaitable[Process]]) -> None:
         self._start = start
         self._process: Process | None = None
         self._writing = anyio.Lock()
         self._errors = bytearray()
+        self._requests: dict[str, int] = {}
+        self._reading = anyio.CancelScope()
+        self._stopped: Breach | None = None
+
+    def stop(self, reason: Breach) -> None:
+        """Hear no more: `read_messages` raises `reason`."""
+        self._stopped = self._stopped or reason
+        self._reading.cancel()
 
     async def connect(self) -> None:
         """Start the command line."""
@@ -47,6 +59,8 @@ class JailTransport(Transport):
                 await self._process.send(data.encode())
             except GloveportError as error:
                 raise CLIConnectionError(f"the agent's command line has ended: {self._last_words()}") from error
+            finally:
+                self._answered(data)
 
     async def read_messages(self) -> AsyncIterator[dict[str, Any]]:
         """Messages until the command line ends; `ProcessError` when that was a failure."""
@@ -54,20 +68,23 @@ class JailTransport(Transport):
         if process is None:
             raise CLIConnectionError("the agent's command line is not running")
         line = bytearray()
-        async for chunk in process:
+        chunks = aiter(process)
+        while (chunk := await self._next(chunks)) is not None:
             if chunk.stream is OutputStream.STDERR:
                 self._errors += chunk.data
                 del self._errors[:-_KEPT_ERRORS]
                 continue
             *ended, rest = chunk.data.split(b"\n")
             for part in ended:
-                message = _message(bytes(line) + part)
-                line.clear()
+                line += part
+                message = _message(bytes(line))
                 if message is not None:
+                    self._count(message, len(line))
                     yield message
+                line.clear()
             line += rest
             if len(line) > LONGEST_MESSAGE:
-                raise CLIConnectionError(f"the agent's command line sent a message beyond {LONGEST_MESSAGE} bytes")
+                raise Breach(f"sent a message beyond {LONGEST_MESSAGE // MIB} MiB")
         ended_how = await process.wait()
         if not ended_how.ok:
             raise ProcessError("the agent's command line failed", exit_code=ended_how.status, stderr=self._last_words())
@@ -92,6 +109,31 @@ class JailTransport(Transport):
             async with self._writing:
                 await self._process.close_stdin()
 
+    async def _next(self, chunks: AsyncIterator[Chunk]) -> Chunk | None:
+        """The next piece of output, None at the end."""
+        if self._stopped is None:
+            with anyio.CancelScope() as self._reading:
+                return await anext(chunks, None)
+        raise self._stopped or Breach("was stopped")
+
+    def _count(self, message: dict[str, Any], size: int) -> None:
+        """Keep the book of requests that wait for an answer."""
+        request = message.get("request_id")
+        if message.get("type") == "control_cancel_request" and isinstance(request, str):
+            self._requests.pop(request, None)
+        if message.get("type") != "control_request":
+            return
+        if not isinstance(request, str) or request in self._requests:
+            raise Breach("sent a request without an id of its own")
+        self._requests[request] = size
+        if len(self._requests) > _MOST_REQUESTS or sum(self._requests.values()) > _REQUEST_BYTES:
+            raise Breach(f"asked for too much at a time ({len(self._requests)} requests)")
+
+    def _answered(self, data: str) -> None:
+        message = json.loads(data)
+        if message.get("type") == "control_response":
+            self._requests.pop(message["response"]["request_id"], None)
+
     def _last_words(self) -> str:
         return self._errors.decode("utf-8", "replace").strip()[-500:]
 
@@ -102,6 +144,6 @@ def _message(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         message = json.loads(line)
-    except ValueError as error:
-        raise CLIJSONDecodeError(line[:200].decode("utf-8", "replace"), error) from error
+    except (ValueError, RecursionError) as error:
+        raise Breach(f"sent a line that is no JSON: {error}") from error
     return message if isinstance(message, dict) else None

@@ -1,4 +1,4 @@
-"""What commands print: JSON, tables, and bytes of the guest that a terminal must not obey."""
+"""What commands print: JSON, tables, remarks and errors; a terminal obeys nothing of what a guest put in them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ from typing import Any
 
 from gloveport.errors import GloveportError
 
-__all__ = ["local_time", "note", "print_error", "print_json", "print_table", "visible", "write_all", "write_document"]
+__all__ = [
+    "local_time",
+    "note",
+    "plain",
+    "print_error",
+    "print_json",
+    "print_table",
+    "visible",
+    "write_all",
+    "write_document",
+]
 
 STDOUT = 1
 _CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
@@ -29,13 +39,15 @@ def print_error(error: GloveportError, *, as_json: bool) -> int:
     if as_json:
         sys.stdout.write(json.dumps({"error": error.body()}, default=str) + "\n")
     else:
-        sys.stderr.write(f"error: {error.message}\n  next: {error.hint}\n")
+        # Further lines are indented, so that no file name can pass for a line of ours.
+        message, hint = (plain(text).replace("\n", "\n    ") for text in (error.message, error.hint))
+        sys.stderr.write(f"error: {message}\n  next: {hint}\n")
     return error.status.exit
 
 
 def print_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Left-aligned columns under a heading, on stdout."""
-    lines = [heading, *rows]
+    lines = [[_one_line(cell) for cell in line] for line in (heading, *rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heading))]
     for line in lines:
         padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
@@ -43,8 +55,8 @@ def print_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def note(text: str) -> None:
-    """A remark for a person, on stderr."""
-    sys.stderr.write(f"gloveport: {text}\n")
+    """A remark for a person, one line on stderr."""
+    sys.stderr.write(f"gloveport: {_one_line(text)}\n")
 
 
 def local_time(seconds: float) -> str:
@@ -55,6 +67,15 @@ def local_time(seconds: float) -> str:
 def visible(data: bytes) -> bytes:
     """`data` with control characters spelt out, so that a guest cannot steer the terminal."""
     return _CONTROLS.sub(lambda found: b"".join(b"\\x%02x" % byte for byte in found[0]), data)
+
+
+def plain(text: str) -> str:
+    """`text` of a guest or a model as `visible` shows it."""
+    return visible(text.encode("utf-8", "replace")).decode("utf-8", "replace")
+
+
+def _one_line(text: str) -> str:
+    return plain(text).replace("\n", "\\x0a")
 
 
 def write_document(data: bytes) -> None:

@@ -43,7 +43,7 @@ def print_summary(directory: RunDirectory, console: Console) -> None:
     tokens = summary.usage.input_tokens + summary.usage.output_tokens
     consumed = (
         f"{summary.model or '?'}: {digest.turns} turns, {digest.tool_calls} tool calls ({digest.refused} refused), "
-        f"{tokens} tokens, ${summary.usage.cost:.4f}"
+        f"{tokens} tokens, ${summary.usage.cost:.4f}{'' if summary.usage.priced else ' and models of unknown price'}"
     )
     facts = [
         ("Reason", f"{summary.reason}: {summary.message}" if summary.reason else ""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections import deque
 from collections.abc import AsyncIterator
@@ -25,7 +26,7 @@ from gloveport.client.wire import (
     encode_resize,
     encode_signal,
 )
-from gloveport.errors import Conflict, error_from_body
+from gloveport.errors import Conflict, GloveportError, error_from_body
 from gloveport.model import Chunk, ExecRequest, Exit, OutputStream, TerminalSize
 
 __all__ = ["RemoteCall", "RemoteProcess"]
@@ -194,7 +195,8 @@ class RemoteProcess:
             async for _ in self:
                 pass
         except anyio.get_cancelled_exc_class():
-            with anyio.move_on_after(_KILL_SECONDS, shield=True):
+            # Whatever is found here, such as a runner that is gone: what the caller must hear of is the cancellation.
+            with anyio.move_on_after(_KILL_SECONDS, shield=True), contextlib.suppress(GloveportError):
                 await self.signal(signal.SIGKILL)
                 async for _ in self:
                     pass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import errno
 import os
 import signal
@@ -15,6 +15,7 @@ from typing import Final
 import anyio
 
 from gloveport.errors import BackendUnavailable, Conflict, InvalidRequest
+from gloveport.guest.stream import ByteStream
 from gloveport.guest.wire import (
     INPUT_WINDOW,
     FrameDecoder,
@@ -39,8 +40,8 @@ __all__ = ["CREDIT", "Channel", "GuestProcess"]
 
 CREDIT: Final = 256 * 1024
 """Bytes of output that one process may have under way to the host: what bounds the host's memory."""
-READ_SIZE: Final = 128 * 1024
 _NOT_EXECUTABLE: Final = (errno.EACCES, errno.ENOEXEC, errno.EPERM)
+_KILLED: Final = 128 + signal.SIGKILL
 _NEW_ONE: Final = "make a new one with: gloveport create"
 KILL_SECONDS: Final = 5.0
 """How long a killed process may take to be reported gone."""
@@ -53,17 +54,14 @@ class Channel:
     """
 
     def __init__(self, control: socket.socket, oom_kills: Callable[[], int] | None = None) -> None:
-        control.setblocking(False)
         self._count_oom_kills = oom_kills
-        self._oom_kills = 0
-        self._socket = control
+        self._stream = ByteStream(control)
         self._decoder = FrameDecoder()
         self._processes: dict[int, GuestProcess] = {}
         self._next_stream = 1
         self._hello = anyio.Event()
         self._lost: str | None = None
         self._ended = anyio.Event()
-        self._sending = anyio.Lock()
 
     @property
     def lost(self) -> str | None:
@@ -79,7 +77,7 @@ class Channel:
         """Take frames until the stream ends; then every process of it is told."""
         reason = "guestd closed its stream"
         try:
-            await self._take_all()
+            await self._stream.receive(self._feed)
         except BackendUnavailable as error:
             reason = error.message
         except OSError as error:
@@ -107,11 +105,12 @@ class Channel:
         """Start one process; returns once guestd has it running (or says that it cannot be started)."""
         self._check()
         stream = self._next_stream
+        frames = encode_start(stream, start)  # what cannot be encoded is no process yet
         self._next_stream += 1
-        process = GuestProcess(self, stream)
+        process = GuestProcess(self, stream, oom_kills_before=0 if start.builtin else self.oom_kills())
         self._processes[stream] = process
         try:
-            await self.send(encode_start(stream, start))
+            await self.send(frames)
             await process.started()
         except BaseException:
             with anyio.CancelScope(shield=True):
@@ -122,58 +121,10 @@ class Channel:
     async def send(self, data: bytes) -> None:
         """Write frames, whole, in the order of the calls."""
         self._check()
-        if not self._sending.locked():
-            try:
-                sent = self._socket.send(data)
-            except BlockingIOError:
-                sent = 0
-            except OSError as error:
-                raise self._gone() from error
-            if sent == len(data):
-                return
-            async with self._sending:
-                await self._send_rest(memoryview(data)[sent:])
-            return
-        async with self._sending:
-            await self._send_rest(memoryview(data))
-
-    async def _send_rest(self, rest: memoryview) -> None:
-        # A half-sent frame would garble the stream for everybody: finish it even when the caller is cancelled.
-        with anyio.CancelScope(shield=True):
-            while rest:
-                try:
-                    await anyio.wait_writable(self._socket)
-                    rest = rest[self._socket.send(rest) :]
-                except BlockingIOError:
-                    continue
-                except (OSError, anyio.ClosedResourceError) as error:
-                    raise self._gone() from error
-
-    async def _take_all(self) -> None:
-        """Take frames until the stream ends."""
-        # The loop calls back: waiting for each piece anew would cost every exec some more turns of the loop.
-        loop = asyncio.get_running_loop()
-        end = loop.create_future()
-        loop.add_reader(self._socket, self._take_some, end)
         try:
-            await end
-        finally:
-            loop.remove_reader(self._socket)
-
-    def _take_some(self, end: asyncio.Future[None]) -> None:
-        if end.done():
-            return
-        try:
-            data = self._socket.recv(READ_SIZE)
-            for frame in self._decoder.feed(data):
-                self._take(frame)
-        except BlockingIOError:
-            return
-        except Exception as error:  # noqa: BLE001 - `run` tells them apart
-            end.set_exception(error)
-        else:
-            if not data:
-                end.set_result(None)
+            await self._stream.send(data)
+        except OSError as error:
+            raise self._gone() from error
 
     async def kill_everything(self, *, disk_full: bool = False) -> None:
         """Kill all processes of the guest, orphans too; with `disk_full` their exits name the disk limit."""
@@ -183,18 +134,15 @@ class Channel:
 
     def close(self) -> None:
         """Shut our side: guestd kills everything and exits, which ends `run`. Idempotent."""
-        try:
-            self._socket.shutdown(socket.SHUT_WR)
-        except OSError as error:
-            if error.errno not in (errno.ENOTCONN, errno.EBADF):
-                raise
+        self._stream.close_writing()
 
-    def oom_killed(self) -> bool:
-        """Whether the kernel has killed for memory since this was last asked."""
-        if self._count_oom_kills is None:
-            return False
-        before, self._oom_kills = self._oom_kills, self._count_oom_kills()
-        return self._oom_kills > before
+    def oom_kills(self) -> int:
+        """How often the kernel has killed for memory in this sandbox; 0 where nobody counts."""
+        return self._count_oom_kills() if self._count_oom_kills is not None else 0
+
+    def _feed(self, data: bytes) -> None:
+        for frame in self._decoder.feed(data):
+            self._take(frame)
 
     def _take(self, frame: GuestFrame) -> None:
         if isinstance(frame, Hello):
@@ -215,7 +163,7 @@ class Channel:
         for process in self._processes.values():
             process.lose()
         self._processes.clear()
-        self._socket.close()
+        self._stream.close()
         self._ended.set()
 
     def _check(self) -> None:
@@ -229,9 +177,10 @@ class Channel:
 class GuestProcess:
     """One process in the guest. Implements the backends' `Process`."""
 
-    def __init__(self, channel: Channel, stream: int) -> None:
+    def __init__(self, channel: Channel, stream: int, *, oom_kills_before: int) -> None:
         self._channel = channel
         self._stream = stream
+        self._oom_kills_before = oom_kills_before
         self._pid: int | None = None
         self._exit: Exit | None = None
         self._is_lost = False
@@ -243,6 +192,7 @@ class GuestProcess:
         self._changed: anyio.Event | None = None
         self._began = time.monotonic()
         self._disk_full = False
+        self._killed = False
 
     @property
     def pid(self) -> int:
@@ -302,6 +252,7 @@ class GuestProcess:
         if not 0 < signum < signal.NSIG:
             raise InvalidRequest(f"no such signal: {signum}", hint="1 to 64")
         if self._exit is None:
+            self._killed = self._killed or signum == signal.SIGKILL
             await self._channel.send(encode_signal(self._stream, signum, tree=tree))
 
     async def resize(self, size: TerminalSize) -> None:
@@ -331,7 +282,8 @@ class GuestProcess:
         """Kill the tree and wait, for a few seconds at most, until it is reported gone."""
         if self._exit is not None or self._channel.lost is not None:
             return
-        with anyio.move_on_after(KILL_SECONDS, shield=True):
+        # When guestd goes meanwhile, everything is dead, and whoever cancelled wants no other error.
+        with contextlib.suppress(BackendUnavailable), anyio.move_on_after(KILL_SECONDS, shield=True):
             await self.signal(signal.SIGKILL)
             async for _ in self:
                 pass
@@ -375,13 +327,20 @@ class GuestProcess:
         self._exit = Exit(
             code=code,
             signal=ended.code if ended.how is How.SIGNALLED else None,
-            oom=ended.memory_limit or (ended.code != 0 and self._channel.oom_killed()),
+            oom=ended.memory_limit or self._killed_for_memory(ended),
             timed_out=ended.timed_out,
             disk_full=self._disk_full and ended.how is How.SIGNALLED,
             dropped_stdout=ended.stdout_dropped,
             dropped_stderr=ended.stderr_dropped,
             duration=time.monotonic() - self._began,
         )
+
+    def _killed_for_memory(self, ended: ExitFrame) -> bool:
+        """Whether it died by a SIGKILL, or passed one on as a shell does, that only the kernel can have sent."""
+        died = ended.code == (_KILLED if ended.how is How.EXITED else signal.SIGKILL)
+        if not died or ended.how is How.NOT_STARTED or ended.timed_out or self._disk_full or self._killed:
+            return False
+        return self._channel.oom_kills() > self._oom_kills_before
 
     async def _wait_change(self) -> None:
         if self._changed is None:

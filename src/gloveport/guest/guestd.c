@@ -54,11 +54,15 @@ void guestd_signal_all(int number) {
     if (getpid() == 1)
         kill(-1, number);
     else
-        tree_signal(getpid(), number);
+        tree_signal(TREE_ALL, number);
 }
 
 _Noreturn void guestd_end(int status, const char *why) {
-    guestd_signal_all(SIGKILL);
+    static bool ending;
+    if (!ending) { /* it may be just that nobody can be seen */
+        ending = true;
+        guestd_signal_all(SIGKILL);
+    }
     if (why != NULL)
         dprintf(STDERR_FILENO, "guestd: %s\n", why);
     _exit(status);
@@ -160,12 +164,15 @@ static void volunteer_for_oom(void) {
     close(fd);
 }
 
+/* Nobody may get before guestd by a priority, and a group of its own keeps calls on groups away from it. */
 static void harden(void) {
     struct rlimit none = {0, 0};
     volunteer_for_oom();
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
-        prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0 || setrlimit(RLIMIT_CORE, &none) < 0)
+        prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0 || setrlimit(RLIMIT_CORE, &none) < 0 ||
+        setrlimit(RLIMIT_NICE, &none) < 0 || setrlimit(RLIMIT_RTPRIO, &none) < 0)
         refuse("prctl");
+    setpgid(0, 0); /* fails for the leader of a session, who has one */
     syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
     umask(022);
 }
@@ -184,11 +191,13 @@ static void take_signals(void) {
         refuse("signals");
 }
 
+/* The guest sets the pace of what arrives here, so one round takes only so much of it. */
 static void children_ready(void) {
     struct signalfd_siginfo ignored[16];
-    while (read(children.fd, ignored, sizeof ignored) > 0)
-        ;
-    processes_reap();
+    ssize_t got = read(children.fd, ignored, sizeof ignored);
+    (void)got;
+    if (processes_reap())
+        raise(SIGCHLD);
 }
 
 static void handle(const struct epoll_event *event) {
@@ -222,6 +231,7 @@ int main(int argc, char **argv) {
     if (loop < 0)
         refuse("epoll_create1");
     source_watch(&children, EPOLLIN);
+    tree_setup();
     spawn_setup(&settings.limits);
     memory_setup(settings.memory);
     control_open(settings.control);

@@ -7,7 +7,8 @@
  *   process   the table of processes, their start and their end (process.h is for it and flow only)
  *   flow      the input and output of a process, and their credit
  *   spawn     how a process comes to life
- *   tree      who descends from whom, and signals to all of them
+ *   tree      which process belongs to which stream, and signals to all of them
+ *   filter    what no process may do to guestd and to its mark
  *   memory    the memory watch
  *   builtins, listing, watch   functions run in a child of guestd rather than a program
  *
@@ -133,8 +134,15 @@ struct spawned {
 };
 
 void spawn_setup(const struct limits *limits);
-/* Starts a process. 0, or the errno that prevented it (then nothing is left open). */
-int spawn(const struct start *start, struct spawned *spawned);
+/* Starts a process of a stream. 0, or the errno that prevented it (then nothing is left open). */
+int spawn(uint32_t stream, const struct start *start, struct spawned *spawned);
+
+/* In filter.c */
+
+/* Installs the filter for guestd and, by inheritance, for every process. */
+void filter_install(void);
+/* Gives the calling process its mark: the only way past the filter. 0, or -1 with errno set. */
+int filter_set_mark(uint64_t mark);
 
 /* In process.c */
 
@@ -148,8 +156,8 @@ void process_credit(uint32_t stream, uint32_t amount);
 void process_ready(struct source *source);
 /* The control stream has room again. */
 void processes_settle(void);
-/* Reaps every child that ended. */
-void processes_reap(void);
+/* Reaps children that ended. Whether there may be more at once. */
+bool processes_reap(void);
 /* Ends the processes whose time is over. */
 void processes_expire(void);
 /* Milliseconds until the next one's is, -1 for never. */
@@ -158,35 +166,30 @@ int processes_timeout(void);
 void processes_sweep(void);
 /* Whether any child may be alive, orphans included. */
 bool processes_any(void);
-/* Whether the child with this pid is a builtin. */
-bool process_is_builtin(pid_t pid);
-/* Notes that the child with this pid is being killed for its memory. */
-void process_blame_memory(pid_t pid);
+/* Whether the stream is a builtin's. */
+bool process_is_builtin(uint32_t stream);
+/* Notes that the stream's process is being killed for its memory. */
+void process_blame_memory(uint32_t stream);
 
 /* In tree.c */
 
+/* Every process of a stream bears the stream's mark in RLIMIT_LOCKS, for which the kernel has no use: soft and hard
+ * value are tree_mark(). Children inherit it whoever their parent becomes. */
+enum { TREE_ALL = 0 /* no process has this stream */ };
+
+void tree_setup(void);
+uint64_t tree_mark(uint32_t stream);
+
 struct member {
-    pid_t pid, parent;
-    uint64_t born;   /* with the pid it names one process for ever */
-    char state;      /* as in /proc/PID/stat */
-    uint8_t kinship; /* private to tree.c */
-    bool inside;     /* descends from the root (the root itself does not) */
+    pid_t pid;
+    uint32_t stream;
 };
 
-/* Every process in sight, by rising pid; valid until the next census. NULL when /proc cannot be read. */
-struct member *census(pid_t root, size_t *count);
-/* The ancestor (or self) of members[index] whose parent is `root`. */
-pid_t census_top(const struct member *members, size_t count, size_t index, pid_t root);
+/* Every process that bears a mark of this guestd; valid until the next census. guestd ends when it cannot see them. */
+struct member *census(size_t *count);
 
-/* Signals a process and all its descendants; the process itself unless it is guestd. */
-void tree_signal(pid_t root, int number);
-
-/* The descendants of a process at one moment, to find those that outlive it. */
-struct roster;
-/* As tree_signal; the caller frees the roster (NULL without memory or /proc). */
-struct roster *tree_signal_listed(pid_t root, int number);
-/* Kills everybody on the roster who still lives, with descendants. */
-void roster_kill(const struct roster *roster);
+/* Signals every process of a stream, or of all; SIGKILL until nobody is left. */
+void tree_signal(uint32_t stream, int number);
 
 /* In memory.c */
 

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "guestd.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -39,22 +40,40 @@ static uint64_t kilobytes(const char *text, const char *name) {
     return line == NULL ? 0 : strtoull(line + strlen(name), NULL, 10) * 1024;
 }
 
+/* The pid under which the memory is found: that of any thread left once the first has ended. */
+static pid_t holder(pid_t pid, char *text, size_t size) {
+    char path[64];
+    const struct dirent *entry;
+    snprintf(path, sizeof path, "/proc/%d/status", pid);
+    if (read_text(path, text, size) == 0 || strstr(text, "\nRssAnon:") != NULL)
+        return pid;
+    snprintf(path, sizeof path, "/proc/%d/task", pid);
+    DIR *tasks = opendir(path);
+    while (tasks != NULL && (entry = readdir(tasks)) != NULL && strstr(text, "\nRssAnon:") == NULL) {
+        pid_t thread = atoi(entry->d_name);
+        snprintf(path, sizeof path, "/proc/%d/status", thread);
+        if (thread > 0 && read_text(path, text, size) > 0)
+            pid = thread;
+    }
+    if (tasks != NULL)
+        closedir(tasks);
+    return pid;
+}
+
 /* Cheap, and never too little: pages that several processes share count for each. */
 static uint64_t at_most(pid_t pid) {
-    char path[32], text[4096];
-    snprintf(path, sizeof path, "/proc/%d/status", pid);
-    if (read_text(path, text, sizeof text) == 0)
-        return 0;
+    char text[4096] = "";
+    holder(pid, text, sizeof text);
     return kilobytes(text, "\nRssAnon:") + kilobytes(text, "\nRssShmem:");
 }
 
 /* Exact, but it walks the page tables. A process that hides its maps counts in full, and what is mapped from a tmpfs
    or a segment counts there too: both err on the safe side. */
 static uint64_t exactly(pid_t pid) {
-    char path[32], text[4096];
-    snprintf(path, sizeof path, "/proc/%d/smaps_rollup", pid);
+    char path[32], status[4096] = "", text[4096];
+    snprintf(path, sizeof path, "/proc/%d/smaps_rollup", holder(pid, status, sizeof status));
     if (read_text(path, text, sizeof text) == 0)
-        return at_most(pid);
+        return kilobytes(status, "\nRssAnon:") + kilobytes(status, "\nRssShmem:");
     return kilobytes(text, "\nPss_Anon:") + kilobytes(text, "\nPss_Shmem:");
 }
 
@@ -117,19 +136,18 @@ static uint64_t system_v(void) {
     return total;
 }
 
-/* Kills the tree of guestd's child whose tree holds the largest process; builtins are the host's own and spared. */
+/* Kills the tree that holds the largest process; builtins are the host's own and spared. */
 static void kill_largest(const struct member *members, size_t count) {
     uint64_t largest = 0;
-    pid_t victim = 0, self = getpid();
+    uint32_t victim = TREE_ALL;
     for (size_t i = 0; i < count; i++) {
-        uint64_t held = members[i].inside ? exactly(members[i].pid) : 0;
-        pid_t top = held > largest ? census_top(members, count, i, self) : 0;
-        if (top != 0 && !process_is_builtin(top)) {
+        uint64_t held = process_is_builtin(members[i].stream) ? 0 : exactly(members[i].pid);
+        if (held > largest) {
             largest = held;
-            victim = top;
+            victim = members[i].stream;
         }
     }
-    if (victim == 0)
+    if (victim == TREE_ALL)
         return;
     process_blame_memory(victim);
     tree_signal(victim, SIGKILL);
@@ -138,16 +156,13 @@ static void kill_largest(const struct member *members, size_t count) {
 static uint64_t total(uint64_t (*measure)(pid_t), const struct member *members, size_t count) {
     uint64_t sum = 0;
     for (size_t i = 0; i < count; i++)
-        if (members[i].inside)
-            sum += measure(members[i].pid);
+        sum += measure(members[i].pid);
     return sum;
 }
 
 static void look(void) {
     size_t count;
-    struct member *members = census(getpid(), &count);
-    if (members == NULL)
-        return;
+    struct member *members = census(&count);
     uint64_t apart = all_tmpfs() + system_v();
     uint64_t held = apart + total(at_most, members, count);
     if (held > watch.limit)

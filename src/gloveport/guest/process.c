@@ -12,6 +12,7 @@
 enum {
     BUCKETS = 256,
     GRACE = 1000, /* milliseconds from SIGTERM to SIGKILL for a process out of time */
+    REAPED_AT_ONCE = 256,
 };
 
 static struct process *buckets[BUCKETS];
@@ -103,10 +104,17 @@ void process_ready(struct source *source) {
 void processes_sweep(void) {
     while (gone != NULL) {
         struct process *next = gone->next;
-        free(gone->roster);
         free(gone);
         gone = next;
     }
+}
+
+/* A builtin has no descendants, and right after its start not yet its mark. */
+static void signal_tree(const struct process *process, int number) {
+    if (process->builtin)
+        kill(process->pid, number);
+    else
+        tree_signal(process->stream, number);
 }
 
 static void record_end(struct process *process, int status) {
@@ -114,21 +122,22 @@ static void record_end(struct process *process, int status) {
     process->how = WIFSIGNALED(status) ? EXIT_SIGNAL : EXIT_CODE;
     process->code = WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status);
     process->deadline = 0;
-    if (process->roster != NULL)
-        roster_kill(process->roster);
+    if (process->flags & EXIT_FLAG_TIMEOUT)
+        tree_signal(process->stream, SIGKILL);
     flow_last_output(process);
     settle(process);
 }
 
-void processes_reap(void) {
+bool processes_reap(void) {
     int status;
-    pid_t pid;
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+    pid_t pid = 0;
+    for (int count = 0; count < REAPED_AT_ONCE && (pid = waitpid(-1, &status, WNOHANG)) > 0; count++) {
         struct process *process = find_pid(pid);
         if (process != NULL)
             record_end(process, status);
     }
-    children_left = pid == 0;
+    children_left = pid >= 0;
+    return pid > 0;
 }
 
 bool processes_any(void) {
@@ -141,17 +150,14 @@ static void set_deadline(struct process *process, int64_t deadline) {
         next_deadline = deadline;
 }
 
-/* First politely, then not. Who descended from it at the first is killed with it even if orphaned meanwhile. */
+/* First politely, then not. */
 static void expire(struct process *process, int64_t now) {
     bool first = !(process->flags & EXIT_FLAG_TIMEOUT);
     process->flags |= EXIT_FLAG_TIMEOUT;
     process->deadline = 0;
-    if (!first) {
-        tree_signal(process->pid, SIGKILL);
-        return;
-    }
-    process->roster = tree_signal_listed(process->pid, SIGTERM);
-    set_deadline(process, now + GRACE);
+    signal_tree(process, first ? SIGTERM : SIGKILL);
+    if (first)
+        set_deadline(process, now + GRACE);
 }
 
 void processes_expire(void) {
@@ -174,13 +180,13 @@ int processes_timeout(void) {
     return left <= 0 ? 0 : left < INT_MAX ? (int)left : INT_MAX;
 }
 
-bool process_is_builtin(pid_t pid) {
-    const struct process *process = find_pid(pid);
+bool process_is_builtin(uint32_t stream) {
+    const struct process *process = find(stream);
     return process != NULL && process->builtin;
 }
 
-void process_blame_memory(pid_t pid) {
-    struct process *process = find_pid(pid);
+void process_blame_memory(uint32_t stream) {
+    struct process *process = find(stream);
     if (process != NULL)
         process->flags |= EXIT_FLAG_MEMORY;
 }
@@ -214,7 +220,7 @@ void process_start(uint32_t stream, const struct start *start) {
     struct process *process = calloc(1, sizeof *process);
     if (process == NULL)
         guestd_end(1, "out of memory");
-    int failure = spawn(start, &spawned);
+    int failure = spawn(stream, start, &spawned);
     if (failure != 0) {
         free(process);
         send_exit(stream, EXIT_NOT_STARTED, spawned.cwd_failed ? EXIT_FLAG_DIRECTORY : 0, failure, 0, 0);
@@ -249,7 +255,7 @@ void process_signal(uint32_t stream, int number, bool tree) {
     if (process == NULL || process_has_exited(process))
         return;
     if (tree)
-        tree_signal(process->pid, number);
+        signal_tree(process, number);
     else
         kill(process->pid, number);
 }

@@ -24,8 +24,7 @@ struct process {
     size_t queue_from, queue_to;
     struct source input;
     struct output output[2];
-    int64_t deadline;      /* on guestd_clock(): when it gets SIGTERM, then when SIGKILL; 0 for never */
-    struct roster *roster; /* who descended from it when it got SIGTERM */
+    int64_t deadline; /* on guestd_clock(): when it gets SIGTERM, then when SIGKILL; 0 for never */
     uint8_t how, flags;
     int32_t code;
     struct process *next; /* in its bucket, or among the gone */

@@ -1,39 +1,31 @@
-/* How a process comes to life: descriptors or a terminal, then vfork and exec (fork for a builtin). */
+/* How a process comes to life: descriptors or a terminal, then a child that runs the program (or the builtin). */
 #define _GNU_SOURCE
 #include "guestd.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
+#include <poll.h>
+#include <sched.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #ifndef TIOCGPTPEER
 #define TIOCGPTPEER _IO('T', 0x41)
 #endif
 
-#if defined(__x86_64__)
-#define NATIVE AUDIT_ARCH_X86_64
-#define COMPAT AUDIT_ARCH_I386
-#elif defined(__aarch64__)
-#define NATIVE AUDIT_ARCH_AARCH64
-#define COMPAT AUDIT_ARCH_ARM
-#endif
+enum { STACK = 65536, LOOK = 10 /* milliseconds between looks after a child on its way to a program */ };
 
-/* The child's side. After vfork it is shared memory: the child writes what went wrong. */
+/* The child's side. A program's shares the memory until it runs: the child writes what went wrong. */
 struct child {
     const struct start *start;
+    uint64_t mark;
     int input, output, error;
     volatile int failure;
     volatile bool cwd_failed;
@@ -47,50 +39,6 @@ static struct {
     int limit_count;
     int null;
 } setup = {.null = -1};
-
-#ifdef NATIVE
-enum { COMPAT_PRCTL = 172, X32_BIT = 0x40000000 };
-
-#define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
-#define UNLESS(value, skip) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, 0, skip)
-#define IF(value, skip) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, skip, 0)
-
-/* Refuses prctl(PR_SET_CHILD_SUBREAPER, 0), which would let a process's orphans leave its tree. Asking to be one more
- * subreaper is harmless, and builds do. guestd installs it for itself, once, and children inherit it: an exec costs
- * nothing more. prctl takes the low half of its first argument and all of its second. */
-static struct sock_filter keep_subreaper[] = {
-    LOAD(arch),
-    UNLESS(NATIVE, 3),
-    LOAD(nr),
-    BPF_STMT(BPF_ALU | BPF_AND | BPF_K, ~(unsigned)X32_BIT),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prctl, 3, 9),
-    UNLESS(COMPAT, 8),
-    LOAD(nr),
-    UNLESS(COMPAT_PRCTL, 6),
-    LOAD(args[0]),
-    UNLESS(PR_SET_CHILD_SUBREAPER, 4),
-    LOAD(args[1]),
-    UNLESS(0, 2),
-    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1]) + 4),
-    IF(0, 1),
-    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-};
-static const struct sock_fprog keep_subreaper_program = {
-    .len = sizeof keep_subreaper / sizeof *keep_subreaper,
-    .filter = keep_subreaper,
-};
-
-/* Without the flag a filter would also switch speculation off, which costs every program time. */
-static void install_filter(void) {
-    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, &keep_subreaper_program) < 0 &&
-        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &keep_subreaper_program, 0, 0) < 0)
-        guestd_end(1, "seccomp");
-}
-#else
-static void install_filter(void) {
-}
-#endif
 
 /* The limit is both soft and hard, and never above the hard limit guestd itself was given. */
 static void add_limit(int resource, uint64_t value) {
@@ -121,7 +69,7 @@ void spawn_setup(const struct limits *limits) {
     add_limit(RLIMIT_FSIZE, limits->file_size);
     add_limit(RLIMIT_DATA, limits->data);
     raise_own_files(limits->files);
-    install_filter();
+    filter_install();
     setup.null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
@@ -129,7 +77,8 @@ void spawn_setup(const struct limits *limits) {
 static int become_process(struct child *child) {
     sigset_t none;
     setsid();
-    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+    if (filter_set_mark(child->mark) < 0)
+        return errno;
     if ((child->start->flags & START_TERMINAL) && ioctl(child->output, TIOCSCTTY, 0) < 0)
         return errno;
     if (dup2(child->input, STDIN_FILENO) < 0 || dup2(child->output, STDOUT_FILENO) < 0 ||
@@ -184,7 +133,8 @@ static int execute(const struct start *start) {
     }
 }
 
-static _Noreturn void run_program(struct child *child) {
+static int run_program(void *argument) {
+    struct child *child = argument;
     child->failure = become_process(child);
     if (child->failure == 0)
         child->failure = execute(child->start);
@@ -200,11 +150,32 @@ static _Noreturn void run_builtin(struct child *child) {
     _exit(builtin_run(child->start->argv));
 }
 
-/* vfork's child borrows this function's frame, so it does nothing else. */
-static __attribute__((noinline)) pid_t start_program(struct child *child) {
-    pid_t pid = vfork();
-    if (pid == 0)
-        run_program(child);
+static bool is_stopped(pid_t pid) {
+    siginfo_t info = {.si_pid = 0};
+    return waitid(P_PID, (id_t)pid, &info, WSTOPPED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0;
+}
+
+/* As vfork, which cannot be used: the guest may stop the child before it runs the program, and guestd would wait with
+ * it for ever. The pipe closes when the child runs its program or is gone. */
+static pid_t start_program(struct child *child) {
+    int ends[2];
+    char *stack = aligned_alloc(16, STACK);
+    if (stack == NULL)
+        return -1;
+    if (pipe2(ends, O_CLOEXEC) < 0) {
+        free(stack);
+        return -1;
+    }
+    pid_t pid = clone(run_program, stack + STACK, CLONE_VM | SIGCHLD, child);
+    int failure = errno;
+    close(ends[1]);
+    struct pollfd gone = {.fd = ends[0], .events = POLLIN};
+    while (pid > 0 && poll(&gone, 1, LOOK) == 0)
+        if (is_stopped(pid))
+            kill(pid, SIGKILL);
+    close(ends[0]);
+    free(stack);
+    errno = failure;
     return pid;
 }
 
@@ -272,8 +243,8 @@ static int open_terminal(struct child *child, struct spawned *spawned) {
     return child->input < 0 || child->error < 0 ? -1 : 0;
 }
 
-int spawn(const struct start *start, struct spawned *spawned) {
-    struct child child = {.start = start, .input = -1, .output = -1, .error = -1};
+int spawn(uint32_t stream, const struct start *start, struct spawned *spawned) {
+    struct child child = {.start = start, .mark = tree_mark(stream), .input = -1, .output = -1, .error = -1};
     int failure = 0;
     *spawned = (struct spawned){.pid = -1, .input = -1, .output = -1, .error = -1};
     int opened = start->flags & START_TERMINAL ? open_terminal(&child, spawned) : open_pipes(&child, spawned);

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from gloveport.errors import NotFound
 from gloveport.model import EndReason, RunState, RunSummary, Usage, resolve_id
-from gloveport.store import make_private
+from gloveport.store import cannot_write, make_private, whole_file
 
-__all__ = ["RunDirectory", "find_run", "list_runs", "make_run_directory"]
+__all__ = ["RunDirectory", "find_run", "list_runs", "make_run_directory", "run_directories"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,8 @@ class RunDirectory:
 
     def save(self, summary: RunSummary) -> None:
         """Write `run.json`, whole or not at all."""
-        scratch = self.path / ".run.json"
-        scratch.write_text(json.dumps(asdict(summary), indent=2) + "\n", "utf-8")
-        scratch.rename(self.path / "run.json")
+        with whole_file(self.path / "run.json") as file:
+            file.write(json.dumps(asdict(summary), indent=2).encode() + b"\n")
 
     def summary(self) -> RunSummary:
         """What `run.json` says. A run whose process died is still `running` there."""
@@ -81,13 +80,16 @@ def make_run_directory(data: Path, run: str) -> RunDirectory:
     """Make the directory (0700) of a new run."""
     root = make_private(data / "runs")
     path = root / run
-    path.mkdir(mode=0o700)
+    try:
+        path.mkdir(mode=0o700)
+    except OSError as error:
+        raise cannot_write(path, error) from error
     return RunDirectory(path)
 
 
 def find_run(data: Path, prefix: str) -> RunDirectory:
     """The run that a unique prefix names; `last` is the newest."""
-    runs = {run.id: run for run in _directories(data)}
+    runs = {run.id: run for run in run_directories(data)}
     if prefix == "last" and runs:
         return max(runs.values(), key=lambda run: run.path.stat().st_ctime)
     return runs[resolve_id(prefix, runs, noun="run")]
@@ -96,7 +98,7 @@ def find_run(data: Path, prefix: str) -> RunDirectory:
 def list_runs(data: Path) -> list[RunSummary]:
     """Every readable run, oldest first."""
     found = []
-    for run in _directories(data):
+    for run in run_directories(data):
         try:
             found.append(run.summary())
         except NotFound:
@@ -104,7 +106,8 @@ def list_runs(data: Path) -> list[RunSummary]:
     return sorted(found, key=lambda summary: summary.started_at)
 
 
-def _directories(data: Path) -> Iterator[RunDirectory]:
+def run_directories(data: Path) -> Iterator[RunDirectory]:
+    """Every run that has a directory, in no order; also those without a readable `run.json`."""
     root = data / "runs"
     if root.is_dir():
         yield from (RunDirectory(path) for path in root.iterdir() if path.is_dir())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ import anyio
 
 from gloveport.errors import BackendUnavailable, GloveportError, LimitExceeded, PolicyDenied
 from gloveport.jobs.directory import RunDirectory
+from gloveport.jobs.recorded import recorded, recorded_fields
 from gloveport.jobs.report import run_tests
 from gloveport.model import (
     AUDITED,
@@ -32,14 +33,12 @@ from gloveport.model import (
     new_trace,
 )
 from gloveport.sandbox import Manager, Sandbox
-from gloveport.store import Redactor, Trail
+from gloveport.store import Redactor, Trail, whole_file
 
 __all__ = ["Agent", "Listener", "MakeAgent", "run_task"]
 
 _COLLECT_SECONDS = 300.0
 """How long collecting the patch may take, also after a cancellation."""
-_RECORDED_TEXT = 20_000
-"""Characters of one text, tool input or tool result that the trajectory keeps."""
 
 Listener = Callable[[Event], None]
 
@@ -67,93 +66,128 @@ async def run_task(
     """Run `task` once; the summary that `run.json` holds.
 
     Failures of the task, the model, the policy and the backend end up in the summary, not as exceptions. Cancelling
-    stops the agent and keeps what it has changed as a patch, then passes on.
+    stops the agent and keeps what it has changed as a patch, then passes on. So does a defect, of the agent's or the
+    listener's code, as a failed run. Raises `LimitExceeded` and `BackendUnavailable` where the run directory cannot be
+    written.
     """
     trace = new_trace()
     audit = Trail(directory.audit, trace=trace, redactor=redactor)
+    tell: Listener | None = listener
 
     def hear(event: Event) -> None:
+        nonlocal tell
         if event.kind in AUDITED:
             audit.append(event.kind, event.data)
-        listener(event)
+        if tell is None:
+            return
+        try:
+            tell(event)
+        except BaseException:
+            tell = None  # the first failure ends the run; what its end does is recorded all the same
+            raise
 
-    trail = Trail(directory.trajectory, trace=trace, redactor=redactor, listener=hear)
-    run = _Run(task, manager, directory, trail)
     try:
-        return await run.carry_out(make_agent)
+        trail = Trail(directory.trajectory, trace=trace, redactor=redactor, listener=hear)
+        try:
+            return await _Run(task, manager, directory, trail, redactor).carry_out(make_agent)
+        finally:
+            trail.close()
     finally:
-        trail.close()
         audit.close()
 
 
 class _Run:
     """The steps of one run and what is known so far."""
 
-    def __init__(self, task: Task, manager: Manager, directory: RunDirectory, trail: Trail) -> None:
+    def __init__(self, task: Task, manager: Manager, directory: RunDirectory, trail: Trail, redactor: Redactor) -> None:
         source = task.spec.source
+        repo = source.repo if source else ""
         self._task = task
         self._manager = manager
         self._directory = directory
         self._trail = trail
+        self._redactor = redactor
         self._began = time.monotonic()
         self._summary = RunSummary(
             id=directory.id,
             state=RunState.RUNNING,
-            prompt=task.prompt,
-            repo=source.repo if source else "",
+            prompt=redactor.text(task.prompt),
+            # `apply` looks for a local one under its exact name; an address may hold a password.
+            repo=redactor.text(repo) if "://" in repo else repo,
             commit=source.commit if source else None,
             started_at=time.time(),
             model=task.model or "",
-            test=task.test,
+            test=None if task.test is None else redactor.text(task.test),
             trace=trail.trace,
         )
 
     async def carry_out(self, make_agent: MakeAgent) -> RunSummary:
         task = self._task
-        self._update()
-        facts = {
-            "run": self._summary.id,
-            "repo": self._summary.repo,
-            "commit": self._summary.commit,
-            "test": task.test,
-        }
-        self._trail.append(EventKind.RUN_STARTED, facts)
-        self._trail.append(EventKind.PROMPT, {"text": task.prompt})
         sandbox: Sandbox | None = None
         try:
+            self._start()
             sandbox = Sandbox(await self._manager.create(task.spec, trail=self._trail))
-            self._update(sandbox=sandbox.id)
+            self._save(sandbox=sandbox.id)
             async with make_agent(task, sandbox, self._trail) as agent:
-                async for event in agent.converse(_prompt(task)):
-                    self._hear(event)
+                await self._converse(agent)
             await self._test(sandbox)
+            if self._summary.state is RunState.RUNNING:
+                self._end(RunState.SUCCEEDED, None, "")
         except anyio.get_cancelled_exc_class():
             self._end(RunState.CANCELLED, EndReason.OPERATOR, "stopped by the operator")
             raise
         except GloveportError as error:
+            self._end(RunState.FAILED, EndReason.BACKEND, error.message)
             self._end(RunState.FAILED, await self._reason(error, sandbox), error.message)
+        except BaseException as error:
+            self._end(RunState.FAILED, EndReason.BACKEND, _unexpected(error))
+            raise
         finally:
             with anyio.CancelScope(shield=True):
                 await self._finish(sandbox)
         return self._summary
 
+    def _start(self) -> None:
+        self._save()
+        facts = {
+            "run": self._summary.id,
+            "repo": self._summary.repo,
+            "commit": self._summary.commit,
+            "test": self._task.test,
+        }
+        self._trail.append(EventKind.RUN_STARTED, facts)
+        self._trail.append(EventKind.PROMPT, {"text": self._task.prompt})
+
+    async def _converse(self, agent: Agent) -> None:
+        event: SessionEvent | None = None
+        async for event in agent.converse(_prompt(self._task)):
+            self._hear(event)
+        if not isinstance(event, SessionEnded):
+            raise BackendUnavailable("the session stopped without saying how it ended", hint="run the task again")
+
     def _hear(self, event: SessionEvent) -> None:
         match event:
             case TurnTaken():
-                self._update(model=event.model or self._summary.model)
-                self._trail.append(EventKind.TURN, {**asdict(event), "text": _short(event.text)})
+                self._save(model=self._recorded(event.model) or self._summary.model)
+                self._trail.append(EventKind.TURN, self._facts(event))
             case ToolCalled():
-                asked = {key: _short(value) if isinstance(value, str) else value for key, value in event.input.items()}
-                self._trail.append(EventKind.TOOL_CALLED, {"call": event.call, "name": event.name, "input": asked})
+                call = {"call": self._recorded(event.call), "name": self._recorded(event.name)}
+                asked = recorded_fields(event.input, self._redactor)
+                self._trail.append(EventKind.TOOL_CALLED, {**call, "input": asked})
                 if event.refused:
                     self._trail.append(
                         EventKind.DECISION,
-                        {"call": event.call, "tool": event.name, "verdict": "deny", "reason": event.refused},
+                        {
+                            "call": call["call"],
+                            "tool": call["name"],
+                            "verdict": "deny",
+                            "reason": self._recorded(event.refused),
+                        },
                     )
             case ToolReturned():
-                self._trail.append(EventKind.TOOL_RETURNED, {**asdict(event), "text": _short(event.text)})
+                self._trail.append(EventKind.TOOL_RETURNED, self._facts(event))
             case SessionEnded():
-                self._update(usage=event.usage, answer=event.answer)
+                self._save(usage=event.usage, answer=self._recorded(event.answer))
                 state, reason = _VERDICTS[event.end]
                 if reason is not None:
                     self._end(state, reason, event.message)
@@ -162,32 +196,49 @@ class _Run:
         if self._task.test is None:
             return
         outcome = await run_tests(sandbox, self._task.test)
-        self._directory.test_log.write_bytes(outcome.result.stdout + outcome.result.stderr)
-        self._directory.report.write_bytes(outcome.report)
-        self._update(test_status=outcome.result.exit.status)
+        with whole_file(self._directory.test_log) as file:
+            file.write(outcome.result.stdout + outcome.result.stderr)
+        with whole_file(self._directory.report) as file:
+            file.write(outcome.report)
+        self._save(test_status=outcome.result.exit.status)
         if not outcome.result.ok and self._summary.state is RunState.RUNNING:
             self._end(RunState.FAILED, EndReason.TASK, f"the test command ended with {outcome.result.exit.status}")
 
     async def _finish(self, sandbox: Sandbox | None) -> None:
-        if sandbox is not None:
+        """Take the patch, end the sandbox, write the end down: each also where the one before failed."""
+        try:
+            if sandbox is not None:
+                try:
+                    await self._collect(sandbox)
+                finally:
+                    await self._delete(sandbox)
+        except BaseException as error:
+            self._spoil(_unexpected(error))
+            raise
+        finally:
+            self._summary = replace(self._summary, duration=round(time.monotonic() - self._began, 3))
             try:
-                with anyio.fail_after(_COLLECT_SECONDS):
-                    with self._directory.patch.open("wb") as file:
-                        patch = await sandbox.write_diff(file)
-                self._update(changed=tuple(entry.path for entry in patch.paths))
-                for warning in patch.warnings:
-                    self._trail.append(EventKind.DECISION, {"verdict": "allow", "warning": str(warning)})
-            except (GloveportError, TimeoutError) as error:
-                lost = f"the patch could not be collected: {error}"
-                if self._summary.state is RunState.RUNNING:
-                    self._end(RunState.FAILED, EndReason.BACKEND, lost)
-                else:
-                    self._update(message=f"{self._summary.message}; {lost}")
+                self._trail.append(EventKind.RUN_ENDED, asdict(self._summary))
+            except GloveportError as error:
+                self._spoil(f"the end could not be recorded: {error}")
+            finally:
+                self._save()
+
+    async def _collect(self, sandbox: Sandbox) -> None:
+        try:
+            with anyio.fail_after(_COLLECT_SECONDS), whole_file(self._directory.patch) as file:
+                patch = await sandbox.write_diff(file)
+            self._summary = replace(self._summary, changed=tuple(entry.path for entry in patch.paths))
+            for warning in patch.warnings:
+                self._trail.append(EventKind.DECISION, {"verdict": "allow", "warning": str(warning)})
+        except (GloveportError, TimeoutError) as error:
+            self._spoil(f"the patch could not be collected: {error}")
+
+    async def _delete(self, sandbox: Sandbox) -> None:
+        try:
             await self._manager.delete(sandbox.id)
-        if self._summary.state is RunState.RUNNING:
-            self._end(RunState.SUCCEEDED, None, "")
-        self._update(duration=round(time.monotonic() - self._began, 3))
-        self._trail.append(EventKind.RUN_ENDED, asdict(self._summary))
+        except GloveportError as error:
+            self._spoil(f"the sandbox could not be deleted: {error}")
 
     async def _reason(self, error: GloveportError, sandbox: Sandbox | None) -> EndReason:
         if isinstance(error, PolicyDenied):
@@ -195,15 +246,30 @@ class _Run:
         if isinstance(error, LimitExceeded):
             return EndReason.BUDGET
         if isinstance(error, BackendUnavailable) and sandbox is not None:
-            status = await sandbox.status()
-            if status.state is SandboxState.STOPPED and status.reason == "timeout":
-                return EndReason.TIMEOUT
+            with suppress(GloveportError):
+                status = await sandbox.status()
+                if status.state is SandboxState.STOPPED and status.reason == "timeout":
+                    return EndReason.TIMEOUT
         return EndReason.BACKEND
 
-    def _end(self, state: RunState, reason: EndReason | None, message: str) -> None:
-        self._update(state=state, reason=reason, message=message)
+    def _facts(self, event: TurnTaken | ToolReturned) -> Mapping[str, Any]:
+        return {name: self._recorded(value) for name, value in asdict(event).items()}
 
-    def _update(self, **facts: Any) -> None:
+    def _recorded(self, value: Any) -> Any:
+        return recorded(value, self._redactor)
+
+    def _end(self, state: RunState, reason: EndReason | None, message: str) -> None:
+        """Decide how the run ended; `_finish` writes it down."""
+        self._summary = replace(self._summary, state=state, reason=reason, message=self._recorded(message))
+
+    def _spoil(self, lost: str) -> None:
+        """Something of the run is lost: it did not succeed, or failed for one reason more."""
+        if self._summary.state is RunState.SUCCEEDED:
+            self._end(RunState.FAILED, EndReason.BACKEND, lost)
+        else:
+            self._end(self._summary.state, self._summary.reason, f"{self._summary.message}; {lost}")
+
+    def _save(self, **facts: Any) -> None:
         self._summary = replace(self._summary, **facts)
         self._directory.save(self._summary)
 
@@ -223,7 +289,5 @@ def _prompt(task: Task) -> str:
     return f"{task.prompt}\n\nThe change is judged by this command, run in {WORKSPACE}: {task.test}"
 
 
-def _short(text: str) -> str:
-    if len(text) <= _RECORDED_TEXT:
-        return text
-    return f"{text[:_RECORDED_TEXT]}… ({len(text)} characters)"
+def _unexpected(error: BaseException) -> str:
+    return f"unexpected {type(error).__name__}: {error}"

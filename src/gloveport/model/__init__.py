@@ -15,7 +15,7 @@ from gloveport.model.plan import (
     Tmpfs,
 )
 from gloveport.model.probe import Capability, Enforcement, Finding, Isolation, Probe
-from gloveport.model.process import Chunk, ExecRequest, ExecResult, Exit, OutputStream, TerminalSize
+from gloveport.model.process import MOST_ARGUMENTS, Chunk, ExecRequest, ExecResult, Exit, OutputStream, TerminalSize
 from gloveport.model.run import EndReason, RunState, RunSummary, Task, Usage
 from gloveport.model.session import (
     SessionEnd,
@@ -33,6 +33,7 @@ __all__ = [
     "GIB",
     "KIB",
     "MIB",
+    "MOST_ARGUMENTS",
     "WORKSPACE",
     "Assembled",
     "Bind",

@@ -9,7 +9,10 @@ from types import MappingProxyType
 
 from gloveport.model.spec import WORKSPACE
 
-__all__ = ["Chunk", "ExecRequest", "ExecResult", "Exit", "OutputStream", "TerminalSize"]
+__all__ = ["MOST_ARGUMENTS", "Chunk", "ExecRequest", "ExecResult", "Exit", "OutputStream", "TerminalSize"]
+
+MOST_ARGUMENTS = 4_096
+"""Arguments of one exec; and its variables, the sandbox's own included."""
 
 
 class OutputStream(StrEnum):
@@ -68,7 +71,14 @@ class Exit:
     timed_out: bool = False
     """The platform killed it because its wall time ran out."""
     oom: bool = False
-    """It was killed because the sandbox passed its memory limit."""
+    """It was killed because the sandbox passed its memory limit.
+
+    Where a control group keeps the limit, the kernel counts its kills but does not name the killed. So there it is
+    true when that count rose while the command ran and it died by SIGKILL, or ended with 137 as a shell does whose last
+    command was killed, and neither its time, the disk limit nor a signal from the host explains that. A kill that
+    the command hides behind another status, as `make` does, is not reported; and of commands that ran at the same
+    time, one that killed itself when another was out of memory is reported too.
+    """
     disk_full: bool = False
     """It was killed because the sandbox passed its disk limit."""
     dropped_stdout: int = 0

@@ -42,7 +42,7 @@ class Task:
     model: str | None = None
     max_turns: int = 50
     max_cost: float | None = None
-    """US dollars, as the agent's kit counts them."""
+    """US dollars at the model."""
     trust_repository_skills: bool = False
     """Offer the repository's own `.claude/skills`, as copies."""
 
@@ -55,7 +55,9 @@ class Usage:
     input_tokens: int = 0
     output_tokens: int = 0
     cost: float = 0.0
-    """US dollars."""
+    """US dollars, by known prices."""
+    priced: bool = True
+    """Whether every model that was asked has a known price; `cost` leaves the others out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Policy: what a sandbox is made of and what may happen in it, as pure functions over data."""
 
-from gloveport.policy.compile import GUEST_TOOLS, PlanInputs, check_limits, compile_plan
+from gloveport.policy.compile import GUEST_TOOLS, PlanInputs, check_limits, check_plan, compile_plan
 from gloveport.policy.decide import (
     Decision,
     Verdict,
@@ -11,6 +11,7 @@ from gloveport.policy.decide import (
     enforce,
 )
 from gloveport.policy.host import HostView, survey
+from gloveport.policy.showing import check_shown, decide_shown
 
 __all__ = [
     "GUEST_TOOLS",
@@ -20,9 +21,12 @@ __all__ = [
     "Verdict",
     "check_bounds",
     "check_limits",
+    "check_plan",
+    "check_shown",
     "compile_plan",
     "decide_exec",
     "decide_path",
+    "decide_shown",
     "encode_text",
     "enforce",
     "survey",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
@@ -23,10 +25,12 @@ from gloveport.model import (
     Spec,
     Tmpfs,
 )
-from gloveport.policy.decide import LARGEST_OUTPUT, LONGEST_SECONDS, encode_text
-from gloveport.policy.host import HostView, installation, toolchain, virtual_environment_base
+from gloveport.policy.decide import LARGEST_OUTPUT, LONGEST_SECONDS, check_environment
+from gloveport.policy.host import HostView
+from gloveport.policy.showing import check_shown, is_within
+from gloveport.policy.toolchains import Installation, find_interpreter, find_toolchain
 
-__all__ = ["GUEST_TOOLS", "PlanInputs", "check_limits", "compile_plan", "own_etc"]
+__all__ = ["GUEST_TOOLS", "PlanInputs", "check_limits", "check_plan", "compile_plan", "own_etc"]
 
 GUEST_HOME = "/home/guest"
 GUEST_TOOLS = "/run/gloveport/bin"
@@ -49,21 +53,7 @@ _BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
 )
 """The least and the most of each limit: guestd and a shell start with the least, Linux takes the most."""
 
-REFUSED_PATHS = (
-    "/",
-    "/boot",
-    "/dev",
-    "/etc",
-    "/home",
-    "/proc",
-    "/root",
-    "/run",
-    "/sys",
-    "/tmp",
-    "/var",
-    "/var/run",
-)
-"""Host directories that are never shown whole: they hold secrets, sockets or the kernel's controls."""
+_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,20 +74,21 @@ def compile_plan(spec: Spec, inputs: PlanInputs) -> Plan:
     Raises `InvalidRequest`, `NotFound` for what does not exist, `PolicyDenied` for what must not be shown.
     """
     check_limits(spec.limits)
-    shown, extra_path = _visible(spec, inputs.host)
+    shown = _show(spec, inputs.host)
     mounts: list[MountOperation] = []
     mounts += _root(spec, inputs.host)
     mounts += [ProcMount(), DevMount()]
     # All three full still leave a quarter of the memory, so that a command can tidy up.
     size = min(spec.limits.tmp_bytes, spec.limits.memory_bytes // 4)
     mounts += [Tmpfs("/tmp", size, 0o1777), Tmpfs("/dev/shm", size, 0o1777), Tmpfs(GUEST_HOME, size, 0o700)]
-    mounts += [Bind(path, path) for path in shown]
+    mounts += [Bind(source, path) for path, source in shown.directories.items()]
+    mounts += [Link(target, path) for path, target in shown.links.items()]
     mounts += [Bind(source, f"{GUEST_TOOLS}/{name}") for name, source in inputs.tools]
     mounts.append(Overlay(inputs.lower, WORKSPACE))
     return Plan(
         sandbox=inputs.sandbox,
         mounts=tuple(mounts),
-        env=_environment(spec, extra_path),
+        env=_environment(spec, shown.path),
         uid=GUEST_UID,
         gid=GUEST_UID,
         limits=spec.limits,
@@ -116,21 +107,60 @@ def check_limits(limits: Limits) -> None:
             )
 
 
+def check_plan(plan: Plan, host: HostView, *, fetched: Path) -> None:
+    """Raise what `compile_plan` raises, for a plan that came from elsewhere: a plan can name any path of this host.
+
+    Trees below `fetched` may be under a workspace, although they are the platform's own.
+    """
+    check_limits(plan.limits)
+    check_environment(plan.env)
+    if not _ID.fullmatch(plan.sandbox):
+        raise InvalidRequest(f"not the id of a sandbox: {plan.sandbox!r}", hint="lower-case letters, digits and -")
+    for mount in plan.mounts:
+        match mount:
+            case Bind(source) if source not in host.directories:
+                check_shown(source, host)
+            case Overlay(lower) if lower is not None and not _is_fetched(lower, fetched):
+                check_shown(lower, host)
+            case Assembled(_, files, copies):
+                _check_assembled(files, copies, host)
+
+
+def _is_fetched(lower: str, fetched: Path) -> bool:
+    """Whether it is one of the trees, and not the directory of them all."""
+    return "\0" not in lower and is_within(os.path.dirname(os.path.realpath(lower)), os.path.realpath(fetched))
+
+
+def _check_assembled(files: Mapping[str, str], copies: tuple[str, ...], host: HostView) -> None:
+    for path in copies:
+        if path not in host.etc:
+            raise PolicyDenied(
+                f"{path} is never copied into a sandbox",
+                hint="leave it out: only what programs need of /etc is copied",
+                rule="built-in: files of /etc",
+            )
+    for name in files:
+        if not name or name in (".", "..") or "/" in name or "\0" in name:
+            raise InvalidRequest(f"not the name of a file: {name!r}", hint="name it without a directory")
+
+
 def _root(spec: Spec, host: HostView) -> list[MountOperation]:
     if spec.image is not None:
-        return _image_root(Path(spec.image))
+        return _image_root(spec.image, host)
     mounts: list[MountOperation] = [Bind(path, path) for path in host.directories]
     mounts += [Link(target, path) for path, target in host.links]
     mounts.append(Assembled("/etc", own_etc(), host.etc))
     return mounts
 
 
-def _image_root(image: Path) -> list[MountOperation]:
-    if not image.is_absolute() or not image.is_dir():
+def _image_root(text: str, host: HostView) -> list[MountOperation]:
+    if not text.startswith("/") or not os.path.isdir(text):
         raise NotFound(
-            f"the image {str(image)!r} is not a directory here",
+            f"the image {text!r} is not a directory here",
             hint="the bubblewrap backend takes an unpacked root file system: give its absolute path",
         )
+    check_shown(text, host)
+    image = Path(os.path.realpath(text))
     mounts: list[MountOperation] = []
     for entry in sorted(image.iterdir()):
         name = f"/{entry.name}"
@@ -154,58 +184,78 @@ def own_etc() -> dict[str, str]:
     }
 
 
-def _visible(spec: Spec, host: HostView) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    shown: list[str] = []
-    path: list[str] = []
+@dataclass(slots=True)
+class _Shown:
+    """What a spec shows beside the root file system: places in the guest, and directories for `PATH`."""
+
+    directories: dict[str, str] = field(default_factory=dict)
+    """Place → host path, links resolved."""
+    links: dict[str, str] = field(default_factory=dict)
+    """Place → target."""
+    path: list[str] = field(default_factory=list)
+
+    def add(self, found: Installation, host: HostView) -> None:
+        for directory in found.directories:
+            check_shown(directory, host)
+            self.directories[directory] = directory
+        self.links |= found.links
+        self.path += found.path
+
+
+def _show(spec: Spec, host: HostView) -> _Shown:
+    shown = _Shown()
     if spec.language is not None:
-        found = toolchain(spec.language, host)
+        found = find_toolchain(spec.language, host)
         if found is None:
             raise NotFound(
                 f"no {spec.language!r} toolchain on this host",
-                hint="install it, or leave --language out and name its directory with --read-only",
+                hint="install it, or leave --language out and name the directory that holds its bin with --read-only",
             )
-        shown += found[0]
-        path += found[1]
+        shown.add(found, host)
     for text in spec.read_only:
-        for directory in _checked_path(text):
-            if directory not in shown:
-                shown.append(directory)
-        root = Path(text)
-        base = virtual_environment_base(root)
-        if base is not None:
-            shown += [d for d in installation((base / "python3").absolute(), host)[0] if d not in shown]
-        if (root / "bin").is_dir():
-            path.append(str(root / "bin"))
-    return tuple(shown), tuple(path)
+        place, real = _checked_path(text, host)
+        _check_stays(place, real, spec)
+        shown.directories |= {place: real, real: real}
+        if os.path.isdir(f"{place}/bin"):
+            shown.path.append(f"{place}/bin")
+    for place in tuple(shown.directories):
+        interpreter = find_interpreter(place, host, tuple(shown.directories))
+        if interpreter is not None:
+            shown.add(interpreter, host)
+    return shown
 
 
-def _checked_path(text: str) -> tuple[str, ...]:
+def _checked_path(text: str, host: HostView) -> tuple[str, str]:
+    """A named host path: as it is spelt, and as it resolves."""
     path = PurePosixPath(text)
-    if not path.is_absolute() or ".." in path.parts:
+    if not path.is_absolute() or ".." in path.parts or "\0" in text:
         raise InvalidRequest(f"not an absolute path: {text!r}", hint="name the whole path, without ..")
-    if not Path(text).exists():
+    if not os.path.exists(text):
         raise NotFound(f"no such path on this host: {text}", hint="check --read-only")
-    real = str(Path(text).resolve())
-    for candidate in {str(path), real}:
-        if candidate in REFUSED_PATHS or candidate.startswith(("/proc/", "/sys/", "/dev/", "/run/")):
-            raise PolicyDenied(
-                f"{text} is never shown to a sandbox",
-                hint="name the one directory below it that the sandbox needs",
-                rule="built-in: sensitive host paths",
-            )
-        if Path(candidate).is_socket():
-            raise PolicyDenied(f"{text} is a socket", hint="sockets are not shown", rule="built-in: no sockets")
-    return tuple(dict.fromkeys((str(path), real)))
+    place = f"/{str(path).lstrip('/')}"
+    check_shown(place, host)
+    return place, os.path.realpath(place)
 
 
-def _environment(spec: Spec, extra_path: tuple[str, ...]) -> dict[str, str]:
-    for name, value in spec.env.items():
-        encode_text(name, "the name of a variable")
-        encode_text(value, f"the variable {name}")
-        if not name or "=" in name or "\0" in name:
-            raise InvalidRequest(f"not a variable name: {name!r}", hint="write --env NAME=value")
+def _check_stays(place: str, real: str, spec: Spec) -> None:
+    """A name in a repository is a stranger's: a link there must not choose what of this host is shown."""
+    if spec.source is None or not os.path.isdir(spec.source.repo):
+        return
+    repository = os.path.abspath(spec.source.repo)
+    resolved = os.path.realpath(repository)
+    within = is_within(place, repository) or is_within(os.path.realpath(os.path.dirname(place)), resolved)
+    if within and not is_within(real, resolved):
+        raise PolicyDenied(
+            f"{place} is a link out of the repository, to {real}",
+            hint=f"if that is what the sandbox should see, name it: --read-only {real}",
+            rule="built-in: links of a repository",
+            path=place,
+        )
+
+
+def _environment(spec: Spec, extra_path: list[str]) -> dict[str, str]:
     path = ":".join((*extra_path, SHELL_PATH, GUEST_TOOLS))
-    return {
+    env = {
         "HOME": GUEST_HOME,
         "LANG": "C.UTF-8",
         "LOGNAME": "guest",
@@ -216,3 +266,5 @@ def _environment(spec: Spec, extra_path: tuple[str, ...]) -> dict[str, str]:
         "USER": "guest",
         **spec.env,
     }
+    check_environment(env)
+    return env

@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import math
 import posixpath
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 from gloveport.errors import InvalidRequest, PolicyDenied
-from gloveport.model import WORKSPACE, ExecRequest, Limits
+from gloveport.model import MIB, MOST_ARGUMENTS, WORKSPACE, ExecRequest, Limits
 
-__all__ = ["Decision", "Verdict", "check_bounds", "decide_exec", "decide_path", "encode_text", "enforce"]
+__all__ = [
+    "Decision",
+    "Verdict",
+    "check_bounds",
+    "check_environment",
+    "decide_exec",
+    "decide_path",
+    "encode_text",
+    "enforce",
+]
 
 WRITABLE = (WORKSPACE, "/tmp", "/home", "/dev/shm")
 LONGEST_ARGV = 2 * 1024 * 1024 - 64 * 1024
 """Bytes of arguments and environment; below Linux's own 2 MiB for the default stack."""
+LONGEST_ENVIRONMENT = 1 * MIB
+"""Bytes of a sandbox's own variables; the rest is for what an exec adds."""
 LONGEST_SECONDS = 30 * 24 * 3600.0
 """Of anything that has a time; guestd counts milliseconds in 32 bits."""
 LARGEST_OUTPUT = 2**62
 """Bytes kept of a stream; what means everything."""
+
+
+_READS: Mapping[str, int] = MappingProxyType({"stat": 1, "list": 1, "watch": 1})
+"""Functions of guestd that look → how many of their first arguments are paths."""
+_WRITES: Mapping[str, int] = MappingProxyType({"mkdir": 1, "remove": 1, "rename": 2})
+"""The same, of those that change something."""
 
 
 class Verdict(StrEnum):
@@ -41,18 +60,23 @@ class Decision:
 _ALLOWED = Decision(verdict=Verdict.ALLOW, rule="built-in: the sandbox is the wall")
 
 
-def decide_exec(request: ExecRequest, limits: Limits) -> Decision:
-    """Whether `request` may start. Raises `InvalidRequest` for what no policy could allow."""
+def decide_exec(request: ExecRequest, limits: Limits, env: Mapping[str, str] = MappingProxyType({})) -> Decision:
+    """Whether `request` may start in a sandbox with these limits and variables.
+
+    Raises `InvalidRequest` for what no policy could allow.
+    """
     if not request.argv or not request.argv[0]:
         raise InvalidRequest("an exec needs a program", hint="give at least one argument")
-    size = 0
-    for text in (*request.argv, *request.env.keys(), *request.env.values()):
-        if "\0" in text:
-            raise InvalidRequest("an argument or variable holds a NUL byte", hint="remove it")
-        size += len(encode_text(text, "an argument or variable")) + 1
+    if len(request.argv) > MOST_ARGUMENTS:
+        raise InvalidRequest(
+            f"{len(request.argv)} arguments are more than the {MOST_ARGUMENTS} that one exec takes",
+            hint="pass the data on standard input or in a file",
+        )
+    size = sum(_measure(text, "an argument") for text in request.argv)
+    size += check_environment({**env, **request.env}, most=LONGEST_ARGV)
     if size > LONGEST_ARGV:
         raise InvalidRequest(
-            f"{size} bytes of arguments are more than Linux takes",
+            f"{size} bytes of arguments and variables are more than Linux takes",
             hint="pass the data on standard input or in a file",
         )
     if not request.cwd.startswith("/") or "\0" in request.cwd:
@@ -65,15 +89,49 @@ def decide_exec(request: ExecRequest, limits: Limits) -> Decision:
             rule="limits.sandbox_seconds",
             reason=f"an exec cannot last longer than its sandbox ({limits.sandbox_seconds:g} s)",
         )
-    return _ALLOWED
+    return _decide_builtin(request) if request.builtin else _ALLOWED
 
 
-def decide_path(path: str, *, write: bool) -> Decision:
-    """Whether a file may be read or written through the platform. The kernel judges what the path resolves to."""
+def _decide_builtin(request: ExecRequest) -> Decision:
+    """Guestd's own functions are no way around the decisions on files. Content goes through `read` and `write`."""
+    name, *arguments = request.argv
+    paths = _READS.get(name) or _WRITES.get(name)
+    if paths is None or len(arguments) < paths:
+        raise InvalidRequest(
+            f"{name!r} is no function that an exec can name, or lacks a path",
+            hint=f"one of: {', '.join((*_READS, *_WRITES))}; read and write files with read and write",
+        )
+    decisions = (decide_path(path, write=name in _WRITES, cwd=request.cwd) for path in arguments[:paths])
+    return next((decision for decision in decisions if decision.verdict is not Verdict.ALLOW), _ALLOWED)
+
+
+def check_environment(env: Mapping[str, str], *, most: int = LONGEST_ENVIRONMENT) -> int:
+    """The bytes that the variables take. Raises `InvalidRequest` for what is none, and for more than `most` bytes."""
+    if len(env) > MOST_ARGUMENTS:
+        raise InvalidRequest(f"{len(env)} variables are more than {MOST_ARGUMENTS}", hint="write a file instead")
+    size = 0
+    for name, value in env.items():
+        if not name or "=" in name:
+            raise InvalidRequest(f"not a variable name: {name!r}", hint="write --env NAME=value")
+        size += _measure(name, "the name of a variable") + _measure(value, f"the variable {name}")
+    if size > most:
+        raise InvalidRequest(f"{size} bytes of variables are more than {most}", hint="write a file instead")
+    return size
+
+
+def _measure(text: str, what: str) -> int:
+    """The bytes of an argument, or of half a variable, with the one that ends it."""
+    if "\0" in text:
+        raise InvalidRequest(f"{what} holds a NUL byte", hint="remove it")
+    return len(encode_text(text, what)) + 1
+
+
+def decide_path(path: str, *, write: bool, cwd: str = WORKSPACE) -> Decision:
+    """Whether a file may be read or changed through the platform. The kernel judges what the path resolves to."""
     if not path or "\0" in path:
         raise InvalidRequest("an empty path, or one with a NUL byte", hint="name a file")
     encode_text(path, "the path")
-    absolute = posixpath.normpath(posixpath.join(WORKSPACE, path))
+    absolute = posixpath.normpath(posixpath.join(cwd, path))
     allowed = any(absolute == root or absolute.startswith(root + "/") for root in WRITABLE)
     if write and not allowed:
         return Decision(

@@ -1,13 +1,15 @@
-"""What of this host a sandbox may see: a survey of its system directories and toolchains, as plain data."""
+"""What of this host a sandbox may see: a survey of its system directories, homes and search path, as plain data."""
 
 from __future__ import annotations
 
 import os
-import shutil
+import pwd
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["HostView", "installation", "survey", "toolchain", "virtual_environment_base"]
+__all__ = ["HostView", "survey"]
 
 SYSTEM_DIRECTORIES = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 """Programs and libraries. `/opt`, `/srv`, `/home`, `/root`, `/var`, `/run` and `/mnt` may hold anything: not shown."""
@@ -33,25 +35,14 @@ ETC_FILES = (
 )
 """What programs need of `/etc` and everybody may read. Users, hosts and name service are files of our own."""
 
-TOOLCHAIN_PROGRAMS = {
-    "python": ("python3", "python"),
-    "node": ("node", "npm"),
-    "javascript": ("node", "npm"),
-    "go": ("go",),
-    "rust": ("cargo", "rustc"),
-    "java": ("java", "javac"),
-    "ruby": ("ruby",),
-}
-"""Language → the programs whose installation makes up its toolchain."""
-
-
-_BELOW_PREFIX = ("bin", "sbin", "shims")
-"""Where an installation has its programs; version managers have scripts in `shims` that find the rest from there."""
+_USERS = Path("/etc/passwd")
+_FIRST_PERSON = 1000
+"""Below this uid are services, but for root."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostView:
-    """The parts of this host that plans are made of."""
+    """The parts of this host that plans are made of, and those that no plan may show."""
 
     directories: tuple[str, ...]
     """System directories that are real."""
@@ -60,10 +51,22 @@ class HostView:
     etc: tuple[str, ...]
     search_path: tuple[str, ...]
     """Where toolchains are looked for."""
+    homes: tuple[str, ...] = ()
+    """Home directories of people and of root, as they are spelt and as they resolve."""
+    own: tuple[str, ...] = ()
+    """Directories of this installation (state, data), as they are spelt and as they resolve."""
+
+    def shows(self, path: str) -> bool:
+        """Whether every sandbox sees `path` anyway, below a system directory."""
+        roots = (*self.directories, *(link for link, _ in self.links))
+        return any(path == root or path.startswith(f"{root}/") for root in roots)
 
 
-def survey(search_path: str | None = None) -> HostView:
-    """Look at this host. Reads names only; takes well under a millisecond."""
+def survey(search_path: str | None = None, *, own: Iterable[Path] = ()) -> HostView:
+    """Look at this host. Reads names only; takes well under a millisecond.
+
+    `own` are the directories that belong to the platform itself.
+    """
     directories = []
     links = []
     for path in SYSTEM_DIRECTORIES:
@@ -78,51 +81,28 @@ def survey(search_path: str | None = None) -> HostView:
         links=tuple(links),
         etc=etc,
         search_path=tuple(part for part in raw.split(os.pathsep) if part.startswith("/")),
+        homes=_spellings(_homes()),
+        own=_spellings(str(path) for path in own),
     )
 
 
-def toolchain(language: str, host: HostView) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """Where `language` is installed on this host: (directories to show, directories for `PATH`).
-
-    Empty when the system directories have it already; `None` when the host lacks it or the language is unknown.
-    """
-    programs = TOOLCHAIN_PROGRAMS.get(language)
-    if programs is None:
-        return None
-    found = None
-    for program in programs:
-        found = shutil.which(program, path=os.pathsep.join(host.search_path))
-        if found:
-            break
-    if found is None:
-        return None
-    return installation(Path(found), host)
+def _homes() -> Iterator[str]:
+    """Of the current user, by its environment and by its entry; of root; and of every person this host lists."""
+    yield os.environ.get("HOME", "")
+    with suppress(KeyError):
+        yield pwd.getpwuid(os.geteuid()).pw_dir
+    # The file and not `pwd`, which may ask a directory service for every user there is.
+    with suppress(OSError):
+        for line in _USERS.read_text("utf-8", "surrogateescape").splitlines():
+            fields = line.split(":")
+            if len(fields) > 5 and fields[2].isdecimal() and (int(fields[2]) >= _FIRST_PERSON or int(fields[2]) == 0):
+                yield fields[5]
 
 
-def installation(program: Path, host: HostView) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The directories that must be visible for `program` to run, and those to put on `PATH`."""
-    real = program.resolve()
-    if _covered(real, host) and _covered(program, host):
-        return (), ()
-    shown = []
-    for path in (program, real):
-        prefix = path.parent.parent if path.parent.name in _BELOW_PREFIX else path.parent
-        if not _covered(prefix, host) and str(prefix) not in shown:
-            shown.append(str(prefix))
-    return tuple(shown), (str(program.parent),)
-
-
-def virtual_environment_base(path: Path) -> Path | None:
-    """The directory of the interpreter that a Python virtual environment was made from."""
-    marker = path / "pyvenv.cfg"
-    if not marker.is_file():
-        return None
-    for line in marker.read_text("utf-8", "replace").splitlines():
-        key, _, value = line.partition("=")
-        if key.strip() == "home" and value.strip():
-            return Path(value.strip())
-    return None
-
-
-def _covered(path: Path, host: HostView) -> bool:
-    return any(path.is_relative_to(directory) for directory in (*host.directories, *(link for link, _ in host.links)))
+def _spellings(paths: Iterable[str]) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for path in paths:
+        if path:
+            found[os.path.abspath(path)] = None
+            found[os.path.realpath(path)] = None
+    return tuple(found)

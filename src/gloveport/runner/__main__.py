@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ __all__ = ["main"]
 STDOUT, STDERR = 1, 2
 _NEVER_IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 """A caller that is a background job ignores some of these; every process of a guest would inherit that."""
+_MOST_FILES = 2**18
+"""Descriptors for some 37,000 sandboxes. Not more: old kernels make programs try each possible one to close them."""
 
 
 def main(words: Sequence[str]) -> int:
@@ -31,6 +34,7 @@ def main(words: Sequence[str]) -> int:
     announce = "--announce" in words
     for number in _NEVER_IGNORED:
         signal.signal(number, signal.SIG_DFL)
+    _raise_open_files()
     try:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
         anyio.run(Runner(Settings.load()).run, _announce if announce else None)
@@ -40,6 +44,14 @@ def main(words: Sequence[str]) -> int:
         sys.stderr.write(f"error: {error.message}\n  next: {error.hint}\n")
         return error.status.exit
     return 0
+
+
+def _raise_open_files() -> None:
+    """As many descriptors as the host lets this process have; a guest's processes get what their sandbox says."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _announce() -> None:

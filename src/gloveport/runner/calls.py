@@ -19,8 +19,10 @@ from gloveport.client.wire import PROTOCOL_VERSION
 from gloveport.errors import InvalidRequest, LimitExceeded
 from gloveport.model import MIB, ExecRequest, Limits, Plan, Spec
 from gloveport.runner.connection import Connection
+from gloveport.runner.contain import contain
 from gloveport.runner.processes import DetachedProcesses, relay
 from gloveport.sandbox import Held, Manager, Sandbox
+from gloveport.sandbox.background import lasting
 from gloveport.tools.standard import call_tool
 
 __all__ = ["Calls"]
@@ -29,9 +31,6 @@ LARGEST_WRITE = 64 * MIB
 """Bytes that one `write` takes."""
 
 _READ_AT_ONCE = 1 * MIB
-
-_EVERYTHING = 2**62
-"""Bytes of output that no process reaches."""
 
 _MOST_LISTED = 10_000
 """Paths, and warnings, of a patch that its answer lists; the patch itself has every path."""
@@ -130,7 +129,7 @@ class Calls:
         if _field(request, "detach", bool, False):
             return await self._detach(held, asked)
         if asked.terminal is not None:
-            asked = self._lasting(held, asked)
+            asked = lasting(asked, held.limits)
         process = await held.backend.exec(held.ref, asked)
         await connection.started(pid=process.pid)
         return {"exit": encode(await relay(process, connection))}
@@ -138,15 +137,10 @@ class Calls:
     async def _detach(self, held: Held, asked: ExecRequest) -> Mapping[str, Any]:
         kept = self._kept[held.ref.id]
         kept.processes.check_room()
-        unattended = replace(self._lasting(held, asked), stdin=False, terminal=None)
+        unattended = replace(lasting(asked, held.limits), stdin=False, terminal=None)
         detached = kept.processes.add(asked.argv, await held.backend.exec(held.ref, unattended))
-        self._tasks.start_soon(detached.run)
+        self._tasks.start_soon(contain, f"detached process {detached.number} of {held.ref.id}", detached.run)
         return {"process": detached.summary()}
-
-    def _lasting(self, held: Held, asked: ExecRequest) -> ExecRequest:
-        """A server or a person at a terminal stays as long as the sandbox, unless the caller says otherwise."""
-        lifetime = asked.timeout if asked.timeout is not None else self._kept[held.ref.id].limits.sandbox_seconds
-        return replace(asked, timeout=lifetime, output_bytes=_EVERYTHING)
 
     async def _processes(self, request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
         kept = self._kept[self._held(request).ref.id]

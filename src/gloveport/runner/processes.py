@@ -14,6 +14,7 @@ from gloveport.errors import GloveportError, LimitExceeded, NotFound
 from gloveport.model import Exit, OutputStream, TerminalSize
 from gloveport.runner.connection import Connection
 from gloveport.sandbox import Background
+from gloveport.sandbox.finish import abandon
 
 __all__ = ["Detached", "DetachedProcesses", "relay"]
 
@@ -27,7 +28,7 @@ async def relay(process: Process, connection: Connection) -> Exit:
         await _attach(process, connection)
         return await process.wait()
     except BaseException:
-        await _kill(process)
+        await abandon(process)
         raise
 
 
@@ -66,19 +67,12 @@ async def _steer(process: Process, connection: Connection) -> None:
         return
 
 
-async def _kill(process: Process) -> None:
-    with anyio.CancelScope() as scope, contextlib.suppress(GloveportError):
-        scope.cancel()
-        await process.wait()  # a cancelled wait kills the tree, shielded and bounded
-
-
 class Detached:
     """A process that goes on without its caller; the newest part of its output is kept."""
 
     def __init__(self, number: int, argv: tuple[str, ...], process: Process) -> None:
         self.number = number
         """1, 2, 3 … within its sandbox."""
-        self.running = True
         self._argv = argv
         self._started_at = time.time()
         self._pid = process.pid
@@ -89,11 +83,15 @@ class Detached:
         """The newest output, both streams in order."""
         return self._background.output
 
+    @property
+    def running(self) -> bool:
+        """Whether more output may come."""
+        return self._background.running
+
     async def run(self) -> None:
         """Take output until the end, of the process or of its sandbox."""
         with contextlib.suppress(GloveportError):
             await self._background.run()
-        self.running = False
 
     def summary(self) -> dict[str, object]:
         """What a listing says of it."""

@@ -8,13 +8,15 @@ import signal
 import socket
 import struct
 from collections.abc import Callable
+from functools import partial
 
 import anyio
-from anyio.abc import SocketAttribute, SocketStream
+from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
 
 from gloveport.errors import Conflict, GloveportError, Internal
 from gloveport.runner.calls import Calls
 from gloveport.runner.connection import Connection
+from gloveport.runner.contain import contain
 from gloveport.sandbox import Manager
 from gloveport.settings import Settings
 from gloveport.store import DirectoryLock, make_private, try_claim
@@ -25,6 +27,7 @@ SWEEP_SECONDS = 5.0
 """How soon what a killed process left behind is gone."""
 _CLAIM_SECONDS = 30.0
 _CLAIM_POLL_SECONDS = 0.05
+_ACCEPT_PAUSE_SECONDS = 0.1
 _PEER = struct.Struct("3i")
 _log = logging.getLogger(__name__)
 
@@ -46,7 +49,7 @@ class Runner:
         lock = await _claim(self._settings)
         try:
             async with Manager(self._settings) as manager:
-                await _sweep(manager)
+                await contain("the sweep", manager.sweep)
                 await self._serve(manager, ready)
         finally:
             lock.release()
@@ -66,13 +69,28 @@ class Runner:
                 if ready is not None:
                     ready()
                 _log.info("listening on %s", path)
-                await listener.serve(lambda stream: self._take(stream, calls), tasks)
+                await self._accept(listener, calls, tasks)
         finally:
             path.unlink(missing_ok=True)
             _log.info("stopped")
 
+    async def _accept(self, listener: SocketListener, calls: Calls, tasks: TaskGroup) -> None:
+        """Take connections for ever. Without descriptors for them, they wait until some are free again."""
+        short = False
+        while True:
+            try:
+                stream = await listener.accept()
+            except anyio.BrokenResourceError:
+                if not short:
+                    _log.exception("cannot take connections for a while")
+                short = True
+                await anyio.sleep(_ACCEPT_PAUSE_SECONDS)
+            else:
+                short = False
+                tasks.start_soon(contain, "a connection", partial(self._take, stream, calls))
+
     async def _take(self, stream: SocketStream, calls: Calls) -> None:
-        """One connection, to its end; nothing that happens in it reaches another."""
+        """One connection, to its end."""
         self._calls += 1
         try:
             async with stream:
@@ -114,20 +132,13 @@ class Runner:
         self._idle_since = anyio.current_time()
         while True:
             await anyio.sleep(min(SWEEP_SECONDS, self._settings.idle_seconds))
-            await _sweep(manager)
+            await contain("the sweep", manager.sweep)
             if manager.count or self._calls:
                 self._idle_since = anyio.current_time()
             elif anyio.current_time() - self._idle_since >= self._settings.idle_seconds:
                 _log.info("stopping: idle")
                 scope.cancel()
                 return
-
-
-async def _sweep(manager: Manager) -> None:
-    try:
-        await manager.sweep()
-    except Exception:  # noqa: BLE001 - what cannot be removed must not end everybody's sandboxes
-        _log.exception("cannot sweep")
 
 
 async def _claim(settings: Settings) -> DirectoryLock:

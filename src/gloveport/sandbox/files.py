@@ -5,29 +5,32 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
-import anyio
-
-from gloveport.backends.base import Backend, Process, builtin_error
-from gloveport.errors import BackendUnavailable, InvalidRequest, LimitExceeded, NotFound
-from gloveport.model import MIB, WORKSPACE, ExecRequest, FileStat, FileType, OutputStream, Ref, WatchEvent
+from gloveport.backends.base import Process, builtin_error
+from gloveport.errors import BackendUnavailable, Conflict, InvalidRequest, LimitExceeded, NotFound
+from gloveport.model import MIB, WORKSPACE, ExecRequest, Exit, FileStat, FileType, OutputStream, WatchEvent
 from gloveport.policy import encode_text
+from gloveport.sandbox.background import lasting
+from gloveport.sandbox.finish import end, finish
+from gloveport.sandbox.manager import Held
 
 __all__ = ["Files", "absolute"]
 
 _LONGEST_LIST = 1_000_000
 _LONGEST_OUTPUT = 256 * MIB
+_LONGEST_REASON = 4096
+"""Bytes of error output that are looked at."""
 
 
 class Files:
     """`sandbox.files`."""
 
-    def __init__(self, backend: Backend, ref: Ref) -> None:
-        self._backend = backend
-        self._ref = ref
+    def __init__(self, held: Held) -> None:
+        self._backend = held.backend
+        self._ref = held.ref
+        self._limits = held.limits
 
     async def read(self, path: str, *, offset: int = 0, length: int | None = None) -> bytes:
         """Bytes of a regular file, at most 64 MiB at once."""
@@ -85,36 +88,30 @@ class Files:
 
     @asynccontextmanager
     async def watch(self, path: str = ".", *, recursive: bool = True) -> AsyncIterator[AsyncIterator[WatchEvent]]:
-        """Changes below a directory, from now on until the scope is left."""
-        process = await self._backend.exec(
-            self._ref,
-            ExecRequest(argv=("watch", absolute(path), "1" if recursive else "0"), builtin=True, stdin=True),
-        )
+        """Changes below a directory, from now on until the scope is left or the directory is gone.
+
+        None is left out without a word: an `overflow` says that some were missed, and a watch that is cut short raises
+        `LimitExceeded` or `Conflict`.
+        """
+        watching = ExecRequest(argv=("watch", absolute(path), "1" if recursive else "0"), builtin=True, stdin=True)
+        process = await self._backend.exec(self._ref, lasting(watching, self._limits))
         try:
-            events = _events(process)
-            if await anext(events, None) is None:  # the first one says that everything is watched
-                raise NotFound(f"cannot watch {path}", hint="name a directory that is there", path=path)
+            events = _events(process, path)
+            await anext(events)  # the first one says that everything is watched
             yield events
         finally:
-            with anyio.CancelScope(shield=True):
-                await process.signal(signal.SIGKILL)
-                await process.wait()
+            await end(process)
 
     async def _builtin(self, path: str, *argv: str) -> bytes:
-        process = await self._backend.exec(
-            self._ref, ExecRequest(argv=argv, builtin=True, output_bytes=_LONGEST_OUTPUT)
-        )
-        parts: dict[OutputStream, list[bytes]] = {OutputStream.STDOUT: [], OutputStream.STDERR: []}
-        async for chunk in process:
-            parts[chunk.stream].append(chunk.data)
-        ended = await process.wait()
-        if ended.truncated:
+        request = ExecRequest(argv=argv, builtin=True, output_bytes=_LONGEST_OUTPUT)
+        done = await finish(await self._backend.exec(self._ref, request), None)
+        if done.exit.truncated:
             raise LimitExceeded(
                 f"{path}: more entries than fit in one answer", hint="list fewer levels, or set a limit"
             )
-        if not ended.ok:
-            raise builtin_error(path, b"".join(parts[OutputStream.STDERR]))
-        return b"".join(parts[OutputStream.STDOUT])
+        if not done.ok:
+            raise builtin_error(path, done.stderr)
+        return done.stdout
 
 
 def absolute(path: str) -> str:
@@ -163,16 +160,30 @@ def _records(raw: bytes) -> Iterator[FileStat]:
         )
 
 
-async def _events(process: Process) -> AsyncIterator[WatchEvent]:
-    raw = b""
+async def _events(process: Process, path: str) -> AsyncIterator[WatchEvent]:
+    raw = said = b""
     async for chunk in process:
-        if chunk.stream is not OutputStream.STDOUT:
+        if chunk.stream is OutputStream.STDERR:
+            said = (said + chunk.data)[:_LONGEST_REASON]
             continue
         raw += chunk.data
         while (head := _EVENT.match(raw)) and len(raw) > head.end() + int(head[2]):
-            end = head.end() + int(head[2])
-            yield WatchEvent(event=head[1].decode(), path=os.fsdecode(raw[head.end() : end]))
-            raw = raw[end + 1 :]
+            name_end = head.end() + int(head[2])
+            yield WatchEvent(event=head[1].decode(), path=os.fsdecode(raw[head.end() : name_end]))
+            raw = raw[name_end + 1 :]
+    ended = await process.wait()
+    if ended.signal is not None:
+        raise _cut_short(path, ended)
+    if not ended.ok:
+        raise builtin_error(path, said)
+
+
+def _cut_short(path: str, ended: Exit) -> LimitExceeded | Conflict:
+    hint = "watch again, and look at everything once: some changes may have been missed"
+    limits = {"sandbox_seconds": ended.timed_out, "memory_bytes": ended.oom, "disk_bytes": ended.disk_full}
+    for limit in (name for name, passed in limits.items() if passed):
+        return LimitExceeded(f"the watch of {path} ended with a limit of its sandbox", hint=hint, limit=limit)
+    return Conflict(f"the watch of {path} was ended by signal {ended.signal}", hint=hint, path=path)
 
 
 def _match(pattern: re.Pattern[bytes], raw: bytes, at: int) -> re.Match[bytes]:

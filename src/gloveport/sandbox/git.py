@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
+
+import anyio
 
 from gloveport.backends.base import Backend, ChangeSet
 from gloveport.errors import BackendUnavailable, InvalidRequest, NotFound
@@ -22,6 +25,8 @@ _QUIET = {
 }
 _NOT_A_REPOSITORY = 128
 _NONE_IGNORED = 1
+_ASK_SECONDS = 10.0
+"""How long git in the guest may take to say what is ignored: its settings can make it read a pipe nobody writes to."""
 
 
 class Git:
@@ -62,17 +67,18 @@ class Git:
 async def keep_unignored(backend: Backend, ref: Ref, found: ChangeSet) -> ChangeSet:
     """`found` without the paths that the workspace's Git ignores.
 
-    All of `found` where nobody can be asked: without git, without a repository, in a sandbox that has ended.
+    All of `found` where nobody answers: without git, without a repository, in a sandbox that has ended, or when git
+    takes longer than 10 seconds.
     A hijacked guest can make git say anything here; then its changes are missing from the patch, which hurts nobody.
     """
     if not found.changes:
         return found
     paths = b"".join(os.fsencode(change.path) + b"\0" for change in found.changes)
-    try:
+    done: ExecResult | None = None
+    # Timed on the host: nothing in the guest can make it longer.
+    with anyio.move_on_after(_ASK_SECONDS), suppress(BackendUnavailable):
         done = await _git(backend, ref, ["check-ignore", "-z", "--stdin"], paths, shown_as="")
-    except BackendUnavailable:
-        return found
-    if done.exit.status not in (0, _NONE_IGNORED):
+    if done is None or done.exit.status not in (0, _NONE_IGNORED):
         return found
     ignored = {os.fsdecode(path) for path in done.stdout.split(b"\0") if path}
     return _Kept([change for change in found.changes if change.path not in ignored], found)

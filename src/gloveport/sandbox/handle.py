@@ -9,8 +9,6 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import BinaryIO, Self
 
-import anyio
-
 from gloveport.backends.base import ChangeSet, Process
 from gloveport.errors import NotFound
 from gloveport.model import (
@@ -23,7 +21,7 @@ from gloveport.model import (
     Spec,
     TerminalSize,
 )
-from gloveport.sandbox.background import Background
+from gloveport.sandbox.background import Background, lasting
 from gloveport.sandbox.files import Files
 from gloveport.sandbox.finish import finish
 from gloveport.sandbox.git import Git, keep_unignored
@@ -31,6 +29,7 @@ from gloveport.sandbox.manager import Held, Manager
 from gloveport.sandbox.patch import Patch, PatchSummary, make_patch, write_patch
 from gloveport.sandbox.search import search
 from gloveport.sandbox.shell import Shell
+from gloveport.sandbox.task_scope import task_scope
 from gloveport.settings import Settings
 
 __all__ = ["Sandbox", "shell_request"]
@@ -42,6 +41,10 @@ def shell_request(command: str, *, timeout: float | None = None, cwd: str = WORK
     return ExecRequest(argv=argv, timeout=timeout, cwd=cwd, shown_as=command)
 
 
+def _request(given: ExecRequest | Sequence[str]) -> ExecRequest:
+    return given if isinstance(given, ExecRequest) else ExecRequest(argv=tuple(given))
+
+
 class Sandbox:
     """One running sandbox. `Sandbox.create` makes one that this process owns."""
 
@@ -49,17 +52,18 @@ class Sandbox:
         self.ref = held.ref
         self.limits = held.limits
         """What bounds it."""
-        self.files = Files(held.backend, held.ref)
+        self.files = Files(held)
         """Read, write, list, stat, watch."""
         self.git = Git(held.backend, held.ref)
         """Status, diff and log, run in the guest."""
+        self._held = held
         self._backend = held.backend
         self._scratch = held.scratch
 
     @classmethod
     @asynccontextmanager
     async def create(cls, spec: Spec | None = None, *, settings: Settings | None = None) -> AsyncIterator[Self]:
-        """A sandbox of this process's own, deleted on leaving the scope.
+        """A sandbox of this process's own, deleted on leaving the scope. It takes about seven of its descriptors.
 
         Raises `Unsupported` or `BackendUnavailable` before anything is made where this host cannot keep what the spec
         asks for; `NotFound`, `InvalidRequest`, `PermissionDenied` for a source that cannot be used.
@@ -82,7 +86,7 @@ class Sandbox:
         `input` becomes standard input. A non-zero exit is a result; only the platform raises. Cancelling kills the
         whole process tree.
         """
-        asked = request if isinstance(request, ExecRequest) else ExecRequest(argv=tuple(request))
+        asked = _request(request)
         if input is not None and not asked.stdin:
             asked = replace(asked, stdin=True)
         process = await self._backend.exec(self.ref, asked)
@@ -90,21 +94,21 @@ class Sandbox:
 
     async def start(self, request: ExecRequest | Sequence[str]) -> Process:
         """Start one command and return its live handle: take its output, send input, signal, wait."""
-        asked = request if isinstance(request, ExecRequest) else ExecRequest(argv=tuple(request))
-        return await self._backend.exec(self.ref, asked)
+        return await self._backend.exec(self.ref, _request(request))
 
     @asynccontextmanager
     async def background(self, request: ExecRequest | Sequence[str]) -> AsyncIterator[Background]:
-        """Start a command whose output is taken all the time and whose last part is kept; killed on leaving."""
-        process = await self.start(request)
-        async with anyio.create_task_group() as tasks:
-            held = Background(process)
+        """Start a command whose output is taken all the time and whose last part is kept; killed on leaving.
+
+        It may take as long as the sandbox lives, unless the request has a timeout.
+        """
+        held = Background(await self.start(lasting(_request(request), self.limits)))
+        async with task_scope() as tasks:
             tasks.start_soon(held.run)
             try:
                 yield held
             finally:
-                with anyio.CancelScope(shield=True):
-                    await held.stop()
+                await held.stop()
                 tasks.cancel_scope.cancel()
 
     async def pty(
@@ -112,26 +116,29 @@ class Sandbox:
         argv: Sequence[str] = ("/bin/bash", "-i"),
         size: TerminalSize | None = None,
         env: Mapping[str, str] | None = None,
+        *,
+        timeout: float | None = None,
     ) -> Process:
-        """Start a command on a terminal of its own."""
+        """Start a command on a terminal of its own; `timeout` seconds, or as long as the sandbox lives."""
         variables = MappingProxyType({"TERM": "xterm-256color", **(env or {})})
-        return await self.start(
-            ExecRequest(argv=tuple(argv), terminal=size or TerminalSize(), env=variables, output_bytes=2**62)
-        )
+        request = ExecRequest(argv=tuple(argv), terminal=size or TerminalSize(), env=variables, timeout=timeout)
+        return await self.start(lasting(request, self.limits))
 
     @asynccontextmanager
     async def shell(self, cwd: str = WORKSPACE) -> AsyncIterator[Shell]:
-        """A persistent bash that keeps its directory, variables and functions between commands."""
-        shell = Shell(self._backend, self.ref, cwd)
+        """A persistent bash that keeps its directory, variables and functions between commands.
+
+        It lives as long as the scope; each of its commands has a timeout of its own.
+        """
+        shell = Shell(self._held, cwd)
         try:
             yield shell
         finally:
-            with anyio.CancelScope(shield=True):
-                await shell.close()
+            await shell.close()
 
     async def search(self, grep: Grep) -> list[Match]:
         """Lines that match a regular expression, by ripgrep in the guest."""
-        return await search(self._backend, self.ref, grep)
+        return await search(self._held, grep)
 
     async def changes(self, *, ignored: bool = False) -> ChangeSet:
         """What differs from the workspace's first state; without what `.gitignore` leaves out, unless `ignored`."""

@@ -13,7 +13,7 @@ from gloveport.backends import Backend, make_backend
 from gloveport.backends.bubblewrap.helpers import find_ripgrep
 from gloveport.errors import InvalidRequest, NotFound
 from gloveport.model import Limits, Plan, Probe, Ref, SandboxStatus, Spec, new_id, resolve_id
-from gloveport.policy import PlanInputs, check_limits, compile_plan, survey
+from gloveport.policy import HostView, PlanInputs, check_plan, check_shown, compile_plan, survey
 from gloveport.sandbox.recorder import Recorder
 from gloveport.sandbox.source import prepare_source
 from gloveport.settings import Settings
@@ -74,14 +74,16 @@ class Manager:
     async def plan(self, spec: Spec, sandbox: str | None = None) -> Plan:
         """What `create` would apply."""
         self._backend(spec.backend)
+        host = self._survey()
         prepared = None
         if spec.source is not None:
-            cache = make_private(self.settings.data / "repositories")
-            prepared = await prepare_source(spec.source, cache=cache, scratch=self._scratch)
+            prepared = await prepare_source(spec.source, cache=make_private(self._fetched), scratch=self._scratch)
+            if prepared.commit is None:
+                check_shown(prepared.lower, host)
         ripgrep = find_ripgrep()
         inputs = PlanInputs(
             sandbox=sandbox or new_id(),
-            host=survey(),
+            host=host,
             lower=prepared.lower if prepared is not None else None,
             tools=(("rg", str(ripgrep)),) if ripgrep is not None else (),
         )
@@ -89,11 +91,20 @@ class Manager:
 
     async def create(self, spec: Spec, *, trail: Trail | None = None) -> Held:
         """Make one sandbox. With `trail` its events join that trail; otherwise they get a file of their own."""
-        return await self.apply(await self.plan(spec), backend=spec.backend, trail=trail)
+        return await self._make(await self.plan(spec), spec.backend, trail)
 
     async def apply(self, plan: Plan, *, backend: str = "bubblewrap", trail: Trail | None = None) -> Held:
-        """Make the sandbox of a plan compiled elsewhere, such as the jail of an agent. `trail` as for `create`."""
-        check_limits(plan.limits)
+        """Make the sandbox of a plan compiled elsewhere. `trail` as for `create`.
+
+        A plan that joins a trail was compiled in this process, such as the jail of an agent, and may show what is the
+        platform's own: a socket to its proxy. Any other may have come from anywhere, so that it is checked whole:
+        `PolicyDenied` for what no sandbox is shown, `InvalidRequest` for what no plan says.
+        """
+        if trail is None:
+            check_plan(plan, self._survey(), fetched=self._fetched)
+        return await self._make(plan, backend, trail)
+
+    async def _make(self, plan: Plan, backend: str, trail: Trail | None) -> Held:
         own = trail or self._trail(plan.sandbox)
         recorder = Recorder(self._backend(backend), own)
         try:
@@ -139,6 +150,14 @@ class Manager:
     def count(self) -> int:
         """Sandboxes held here."""
         return len(self._held)
+
+    @property
+    def _fetched(self) -> Path:
+        """Where the trees are that the platform itself fetched."""
+        return self.settings.data / "repositories"
+
+    def _survey(self) -> HostView:
+        return survey(own=(self.settings.state, self.settings.data))
 
     def _backend(self, name: str) -> Backend:
         backend = self._backends.get(name)

@@ -45,6 +45,7 @@ class Recorder:
         self.trail = trail
         self._backend = backend
         self._limits = Limits()
+        self._env: Mapping[str, str] = {}
         self._execs = 0
 
     def probe(self) -> Probe:
@@ -54,6 +55,7 @@ class Recorder:
     async def create(self, plan: Plan) -> Ref:
         """Create, with the whole plan in the trail."""
         self._limits = plan.limits
+        self._env = plan.env
         self.trail.append(
             EventKind.SANDBOX_CREATED,
             {"sandbox": plan.sandbox, "backend": self.name, "plan": plan.to_json(), "digest": plan.digest()},
@@ -79,7 +81,7 @@ class Recorder:
         facts = {"sandbox": ref.id, "exec": number, "argv": list(request.argv), "cwd": request.cwd}
         if request.builtin or request.shown_as is not None:
             facts["shown_as"] = request.shown_as or ""
-        self._decide(decide_exec(request, self._limits), facts)
+        self._decide(decide_exec(request, self._limits, self._env), facts)
         self.trail.append(EventKind.EXEC_STARTED, facts)
         try:
             process = await self._backend.exec(ref, request)

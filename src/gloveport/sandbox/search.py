@@ -6,11 +6,12 @@ import base64
 import json
 from typing import Any
 
-from gloveport.backends.base import Backend
 from gloveport.errors import InvalidRequest, LimitExceeded, NotFound
-from gloveport.model import MIB, ExecRequest, Grep, Match, OutputStream, Ref
+from gloveport.model import MIB, ExecRequest, Grep, Match, OutputStream
 from gloveport.policy import GUEST_TOOLS
 from gloveport.sandbox.files import Files
+from gloveport.sandbox.finish import abandon, end
+from gloveport.sandbox.manager import Held
 
 __all__ = ["RIPGREP", "search"]
 
@@ -20,7 +21,7 @@ _LONGEST_OUTPUT = 64 * MIB
 _LONGEST_LINE = 4096
 
 
-async def search(backend: Backend, ref: Ref, grep: Grep) -> list[Match]:
+async def search(held: Held, grep: Grep) -> list[Match]:
     """Matches in order of path and line; what cannot be read is passed over.
 
     `InvalidRequest` for a bad expression, `NotFound` for a missing path.
@@ -41,27 +42,30 @@ async def search(backend: Backend, ref: Ref, grep: Grep) -> list[Match]:
         argv.append(f"--glob={grep.glob}")
     # The exclusion comes last: of several globs that match a file the last one decides.
     argv += ["--glob=!.git", "--regexp", grep.pattern, "--", grep.path]
-    process = await backend.exec(ref, ExecRequest(argv=tuple(argv), output_bytes=_LONGEST_OUTPUT))
+    process = await held.backend.exec(held.ref, ExecRequest(argv=tuple(argv), output_bytes=_LONGEST_OUTPUT))
     matches: list[Match] = []
     rest = b""
     stderr = b""
-    async for chunk in process:
-        if chunk.stream is OutputStream.STDERR:
-            stderr = (stderr + chunk.data)[:_LONGEST_LINE]
-            continue
-        *lines, rest = (rest + chunk.data).split(b"\n")
-        matches += [match for line in lines if (match := _match(line)) is not None]
-        if len(matches) > grep.limit:
-            break
-    ended = await process.wait()
-    if len(matches) > grep.limit:
-        return matches[: grep.limit]
+    try:
+        async for chunk in process:
+            if chunk.stream is OutputStream.STDERR:
+                stderr = (stderr + chunk.data)[:_LONGEST_LINE]
+                continue
+            *lines, rest = (rest + chunk.data).split(b"\n")
+            matches += [match for line in lines if (match := _match(line)) is not None]
+            if len(matches) > grep.limit:
+                await end(process)
+                return matches[: grep.limit]
+        ended = await process.wait()
+    except BaseException:
+        await abandon(process)
+        raise
     if ended.truncated:
         raise LimitExceeded("the search found more than fits in one answer", hint="narrow the pattern or the path")
     if ended.signal is not None:
         raise LimitExceeded("the search was cut short", hint="narrow the pattern or the path", signal=ended.signal)
     if ended.status > _NO_MATCH and not matches:
-        await _explain(backend, ref, grep, ended.status, stderr.decode("utf-8", "replace").strip())
+        await _explain(held, grep, ended.status, stderr.decode("utf-8", "replace").strip())
     return matches
 
 
@@ -87,7 +91,7 @@ def _text(value: dict[str, Any]) -> str:
     return base64.b64decode(value["bytes"]).decode("utf-8", "surrogateescape")
 
 
-async def _explain(backend: Backend, ref: Ref, grep: Grep, status: int, said: str) -> None:
+async def _explain(held: Held, grep: Grep, status: int, said: str) -> None:
     """Raise why a search failed. Nothing when ripgrep only met something unreadable on its way."""
     if status in (126, 127):
         raise NotFound(
@@ -97,5 +101,5 @@ async def _explain(backend: Backend, ref: Ref, grep: Grep, status: int, said: st
         raise InvalidRequest(
             f"not a regular expression: {said}", hint="ripgrep's syntax; escape special characters with \\"
         )
-    if not await Files(backend, ref).exists(grep.path):
+    if not await Files(held).exists(grep.path):
         raise NotFound(f"no such path: {grep.path}", hint="paths are relative to the workspace", path=grep.path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import secrets
 import signal
@@ -10,14 +9,16 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
-from gloveport.backends.base import Backend, Process
-from gloveport.model import ExecRequest, ExecResult, Exit, OutputStream, Ref
+from gloveport.backends.base import Process
+from gloveport.model import ExecRequest, ExecResult, Exit, OutputStream
 from gloveport.policy import check_bounds, encode_text
+from gloveport.sandbox.background import lasting
+from gloveport.sandbox.finish import end
+from gloveport.sandbox.manager import Held
 
 __all__ = ["Shell"]
 
 _GRACE_SECONDS = 2.0
-_FOREVER = 2**62
 _STATUS = re.compile(rb"(\d{1,3})\n")
 _LONGEST_STATUS = 4
 
@@ -74,29 +75,32 @@ class Shell:
     killed with all its descendants and replaced, and `restarted` says that directory and variables are lost.
     """
 
-    def __init__(self, backend: Backend, ref: Ref, cwd: str) -> None:
+    def __init__(self, held: Held, cwd: str) -> None:
         self.restarted = False
         """Whether the last command cost the shell its state."""
-        self._backend = backend
-        self._ref = ref
+        self._held = held
         self._cwd = cwd
         self._process: Process | None = None
         self._busy = anyio.Lock()
 
-    async def exec(self, command: str, *, timeout: float | None = None, output_bytes: int = 10 * 2**20) -> ExecResult:
+    async def exec(self, command: str, *, timeout: float | None = None, output_bytes: int | None = None) -> ExecResult:
         """Run one command line in the shell; at most `output_bytes` of each stream are kept, the rest is counted.
 
-        Raises `InvalidRequest` for a timeout, an amount of output or a command that cannot mean anything.
+        `None` is the sandbox's `exec_seconds` and `output_bytes`, as for any exec. Raises `InvalidRequest` for a
+        timeout, an amount of output or a command that cannot mean anything.
         """
         check_bounds(timeout, output_bytes)
+        limits = self._held.limits
+        seconds = limits.exec_seconds if timeout is None else timeout
+        most = limits.output_bytes if output_bytes is None else output_bytes
         marker = secrets.token_hex(16).encode()
         script = _script(encode_text(command, "the command"), marker)
         async with self._busy:
             self.restarted = False
             process = self._process or await self._start()
             began = anyio.current_time()
-            streams = {name: _Stream(b"\n" + marker, output_bytes) for name in OutputStream}
-            scope = anyio.CancelScope(deadline=math.inf if timeout is None else began + timeout)
+            streams = {name: _Stream(b"\n" + marker, most) for name in OutputStream}
+            scope = anyio.CancelScope(deadline=began + seconds)
             try:
                 await process.send(script)
                 with scope:
@@ -123,23 +127,14 @@ class Shell:
             return _result(ended, streams)
 
     async def close(self) -> None:
-        """End the shell and everything it started in the foreground."""
-        if self._process is not None:
-            await self._process.signal(signal.SIGKILL)
-            await self._process.wait()
-            self._process = None
+        """End the shell and everything it started; shielded, a few seconds at most."""
+        process, self._process = self._process, None
+        if process is not None:
+            await end(process)
 
     async def _start(self) -> Process:
-        self._process = await self._backend.exec(
-            self._ref,
-            ExecRequest(
-                argv=("/bin/bash", "--norc", "--noprofile"),
-                cwd=self._cwd,
-                stdin=True,
-                timeout=None,
-                output_bytes=_FOREVER,
-            ),
-        )
+        bash = ExecRequest(argv=("/bin/bash", "--norc", "--noprofile"), cwd=self._cwd, stdin=True)
+        self._process = await self._held.backend.exec(self._held.ref, lasting(bash, self._held.limits))
         # An interrupt then ends the command in the foreground, and bash goes on.
         await self._process.send(b"trap : INT\n")
         return self._process
@@ -152,8 +147,7 @@ class Shell:
             await self._replace()
 
     async def _replace(self) -> None:
-        with anyio.CancelScope(shield=True):
-            await self.close()
+        await self.close()
         self.restarted = True
 
 

@@ -7,10 +7,9 @@ from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import Any
 
-import anyio
-
 from gloveport.errors import BackendUnavailable, GloveportError, Internal, InvalidRequest
 from gloveport.sandbox import Sandbox
+from gloveport.sandbox.task_scope import task_scope
 from gloveport.tools import claude_files, claude_search
 from gloveport.tools.claude_bash import BackgroundCommands, bash
 from gloveport.tools.claude_catalogue import CLAUDE_TOOLS
@@ -67,12 +66,6 @@ class ClaudeTools:
 @asynccontextmanager
 async def open_claude_tools(sandbox: Sandbox) -> AsyncIterator[ClaudeTools]:
     """The tools of a new session; leaving the scope ends the commands it runs in the background."""
-    failure: Exception | None = None
-    async with anyio.create_task_group() as tasks:
-        try:
-            yield ClaudeTools(ToolSession(sandbox), BackgroundCommands(tasks))
-        except Exception as error:  # noqa: BLE001 - passed on below: a task group would wrap it in a group
-            failure = error
+    async with task_scope() as tasks:
+        yield ClaudeTools(ToolSession(sandbox), BackgroundCommands(tasks))
         tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure

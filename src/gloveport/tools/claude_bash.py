@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-import anyio
 import anyio.abc
 
 from gloveport.model import WORKSPACE, ExecRequest, ExecResult
@@ -19,7 +18,7 @@ __all__ = ["BackgroundCommands", "bash"]
 _DEFAULT_MS = 120_000
 _DEFAULT_BACKGROUND_MS = 1_800_000
 _LONGEST_ANSWER = 30_000
-_KILL_SECONDS = 5.0
+_LONGEST_DIRECTORY = 4096
 _SHELL = ("/bin/bash", "--norc", "--noprofile", "-c")
 _LOGS = "/tmp/tasks"
 
@@ -54,13 +53,7 @@ class BackgroundCommands:
         return ended
 
     async def _keep(self, background: Background, name: str) -> None:
-        try:
-            await background.run()
-        except anyio.get_cancelled_exc_class():
-            with anyio.move_on_after(_KILL_SECONDS, shield=True):
-                await background.stop()
-                await background.process.wait()
-            raise
+        await background.run()
         if background.exit is not None:
             self._ended.append(f"[Background command {name} ended with exit code {background.exit.status}]")
 
@@ -79,16 +72,21 @@ async def bash(session: ToolSession, background: BackgroundCommands, arguments: 
     result = await session.sandbox.exec(request)
     if result.stderr:
         return _not_started(session, result)
-    output, marked, directory = result.text.rpartition(f"\n{mark}")
+    output, marked, said = result.text.rpartition(f"\n{mark}")
     if not marked:
         output = result.text
-    elif directory.startswith("/"):
-        session.cwd = directory.split("\n", 1)[0]
+    elif _is_directory(directory := said.split("\n", 1)[0]):
+        session.cwd = directory
     return _answer(result, output, seconds, background.take_ended())
 
 
 def _seconds(session: ToolSession, milliseconds: float, most: float) -> float:
     return min(min(milliseconds, most) / 1000, session.sandbox.limits.sandbox_seconds)
+
+
+def _is_directory(said: str) -> bool:
+    """Whether it can be one: the command may have made the shell say anything."""
+    return said.startswith("/") and "\0" not in said and len(said) <= _LONGEST_DIRECTORY
 
 
 def _not_started(session: ToolSession, result: ExecResult) -> Answer:

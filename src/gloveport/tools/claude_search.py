@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ _COMMON = ("--no-config", "--color=never", "--hidden")
 _NEVER = ("--glob=!.git", "--glob=!.hg", "--glob=!.svn")
 """Comes last: of several globs that match a file the last one decides."""
 _NO_MATCH = 1
+_COUNT = re.compile(r"([^\0]+)\0(\d+)\n")
 _GLOB_CHARACTERS = frozenset("*?[{")
 
 
@@ -30,13 +32,13 @@ async def glob(session: ToolSession, arguments: dict[str, Any]) -> Answer:
     """Files whose path matches, oldest change first."""
     base, pattern = _split_pattern(arguments["pattern"])
     directory = session.resolve(posixpath.join(arguments["path"] or "", base))
-    argv = [*_COMMON, "--files", "--no-ignore", "--sort=modified", f"--glob={pattern}", *_NEVER]
+    argv = [*_COMMON, "--files", "--null", "--no-ignore", "--sort=modified", f"--glob={pattern}", *_NEVER]
     if not await session.sandbox.files.exists(directory):
         return refuse(f"Directory does not exist: {directory}. {session.where}")
     result = await _ripgrep(session, argv, directory)
     if result.exit.status > _NO_MATCH:
         return _rejected(result)
-    names = [_relative(f"{directory}/{name}", session.cwd) for name in _lines(result)]
+    names = [_relative(f"{directory}/{name}", session.cwd) for name in _ended_by("\0", result)]
     if not names:
         return Answer("No files found")
     shown = names[:_MOST_FILES]
@@ -62,7 +64,7 @@ async def grep(session: ToolSession, arguments: dict[str, Any]) -> Answer:
     result = await _ripgrep(session, argv, session.cwd)
     if result.exit.status > _NO_MATCH:
         return _rejected(result)
-    lines = [_relative(line, session.cwd) for line in _lines(result)]
+    lines = [_relative(line, session.cwd) for line in _found(mode, result)]
     return Answer(shorten(_present(mode, lines, arguments), _LONGEST_ANSWER))
 
 
@@ -81,9 +83,9 @@ def _filters(arguments: dict[str, Any]) -> list[str]:
 
 def _shape(mode: str, arguments: dict[str, Any]) -> list[str]:
     if mode == "files_with_matches":
-        return ["--files-with-matches", "--sortr=modified"]
+        return ["--files-with-matches", "--null", "--sortr=modified"]
     if mode == "count":
-        return ["--count", "--with-filename", "--sort=path"]
+        return ["--count", "--null", "--with-filename", "--sort=path"]
     argv = ["--no-heading", "--sort=path", f"--max-columns={_LONGEST_LINE}"]
     argv.append("--no-line-number" if arguments["-n"] is False else "--line-number")
     if arguments["-o"]:
@@ -133,11 +135,22 @@ async def _ripgrep(session: ToolSession, argv: Sequence[str], directory: str) ->
     return await session.sandbox.exec(request)
 
 
-def _lines(result: ExecResult) -> list[str]:
+def _found(mode: str, result: ExecResult) -> list[str]:
+    """One text for each file, count or line found. A file's name may hold any byte but NUL."""
+    match mode:
+        case "content":
+            return _ended_by("\n", result)
+        case "count":
+            return [f"{name}:{count}" for name, count in _COUNT.findall(result.text)]
+        case _:
+            return _ended_by("\0", result)
+
+
+def _ended_by(end: str, result: ExecResult) -> list[str]:
     text = result.text
     if result.exit.dropped_stdout:
-        text = text[: text.rfind("\n") + 1]
-    return [line for line in text.split("\n") if line]
+        text = text[: text.rfind(end) + 1]
+    return [part for part in text.split(end) if part]
 
 
 def _rejected(result: ExecResult) -> Answer:

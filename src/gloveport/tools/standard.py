@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import shlex
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -21,6 +20,7 @@ from gloveport.model import WORKSPACE, ExecResult, Grep
 from gloveport.policy import encode_text
 from gloveport.sandbox import Sandbox, shell_request
 from gloveport.tools.schema import Parameter, Tool, catalogue
+from gloveport.tools.standard_git import READING, reading_request
 from gloveport.tools.text import exec_notes, is_binary, shorten, size_of
 
 __all__ = ["LONGEST_OUTPUT", "TOOLS", "ToolResult", "call_tool"]
@@ -29,27 +29,6 @@ LONGEST_OUTPUT = 1_000_000
 """Characters of `output`, and of `error`, that one call returns at most."""
 _TIMEOUT_STATUS = 124
 """As coreutils' `timeout` says it."""
-_READING = frozenset(
-    {
-        "blame",
-        "branch",
-        "cat-file",
-        "describe",
-        "diff",
-        "grep",
-        "log",
-        "ls-files",
-        "merge-base",
-        "rev-list",
-        "rev-parse",
-        "shortlog",
-        "show",
-        "status",
-        "tag",
-    }
-)
-"""Git subcommands that look. Offering no others keeps an agent from rewriting history by mistake; it is no wall."""
-_LISTS_OR_CHANGES = frozenset({"branch", "tag"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +122,7 @@ TOOLS: Mapping[str, Tool] = catalogue(
     ),
     Tool(
         name="git",
-        description=f"Look at the repository with Git. Subcommands: {', '.join(sorted(_READING))}.",
+        description=f"Look at the repository with Git. Subcommands: {', '.join(READING)}.",
         parameters=(
             Parameter(name="subcommand", type="string", description="Git's subcommand.", required=True),
             Parameter(
@@ -215,18 +194,7 @@ async def _search(sandbox: Sandbox, *, pattern: str, path: str, file_pattern: st
 
 
 async def _git(sandbox: Sandbox, *, subcommand: str, args: str) -> ToolResult:
-    if subcommand not in _READING:
-        raise PolicyDenied(
-            f"git {subcommand}: only subcommands that read are offered here",
-            hint=f"one of: {', '.join(sorted(_READING))}; for others use the shell tool",
-            rule="built-in: git reads",
-        )
-    try:
-        arguments = shlex.split(args)
-    except ValueError as error:
-        raise InvalidRequest(f"git: the arguments cannot be split: {error}", hint="close every quote") from error
-    listing = ["--list"] if subcommand in _LISTS_OR_CHANGES else []
-    return _of_exec(await sandbox.git.exec([subcommand, *listing, *arguments]))
+    return _of_exec(await sandbox.exec(reading_request(subcommand, args)))
 
 
 _HANDLERS: Mapping[str, Callable[..., Awaitable[ToolResult]]] = MappingProxyType(

@@ -63,6 +63,8 @@ class Client:
         self.control = control
         self.directory = directory
         """A directory of the guest that it may write to."""
+        self.statuses: tuple[int, ...] = (0, 2)
+        """What guestd may end with."""
         self._decoder = FrameDecoder()
         self._frames: list[GuestFrame] = []
         self._streams = 0
@@ -255,7 +257,7 @@ def launch(variant: Variant, capfd: pytest.CaptureFixture[str]) -> Iterator[Star
     yield start
     for client in clients:
         client.control.close()
-        assert client.process.wait(PATIENCE) in (0, 2)
+        assert client.process.wait(PATIENCE) in client.statuses
     assert "Sanitizer" not in capfd.readouterr().err
 
 

@@ -141,6 +141,21 @@ def test_the_greediest_tree_dies_and_says_why(launch: Callable[..., Client]) -> 
     assert (finished.stdout, finished.exit.memory_limit) == (b"still here\n", False)
 
 
+HEADLESS = """
+import ctypes, platform, threading, time
+held = bytearray(256 << 20)
+held[::4096] = b"x" * (len(held) // 4096)
+threading.Thread(target=time.sleep, args=(1000,)).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)
+"""
+
+
+def test_memory_counts_though_the_first_thread_has_ended(launch: Callable[..., Client]) -> None:
+    guestd = launch("-m", str(128 << 20))
+    end = guestd.run("python3", "-c", HEADLESS, timeout_ms=30_000).exit
+    assert (end.memory_limit, end.code) == (True, signal.SIGKILL)
+
+
 SHARING = """
 import os, sys
 held = bytearray(96 << 20)

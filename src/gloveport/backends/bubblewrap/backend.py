@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -44,6 +47,7 @@ __all__ = ["LARGEST_READ", "BubblewrapBackend"]
 
 LARGEST_READ = 64 * MIB
 """Bytes that one `read` returns at most."""
+_log = logging.getLogger(__name__)
 _KEEP_EVERYTHING = 2**63 - 1
 _TIDY_SECONDS = 10.0
 """How long the end of the scope waits for the removal of what its sandboxes wrote."""
@@ -70,25 +74,30 @@ class BubblewrapBackend(BackendBase):
         self._cgroups = find_cgroups(str(self._state))
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
-        self._tasks.start_soon(self.sweep)
+        self._tasks.start_soon(_contain, self._sweep)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with anyio.CancelScope(shield=True):
-            for sandbox in list(self._sandboxes):
-                await self.delete(Ref(id=sandbox, backend=self.name))
-        with anyio.move_on_after(_TIDY_SECONDS, shield=True):
-            # Here, because a cancelled group starts nothing more; what takes longer is the next sweep's.
-            await anyio.to_thread.run_sync(empty_trash, self._state, abandon_on_cancel=True)
+        # Each step is taken whatever became of those before it; the last failure is told, the others are its context.
+        async with AsyncExitStack() as stack:
+            stack.callback(self._cgroups.close)
+            stack.push_async_callback(self._end_tasks)
+            stack.push_async_callback(self._tidy)
+            for sandbox in self._sandboxes:
+                stack.push_async_callback(self.delete, Ref(id=sandbox, backend=self.name))
+
+    async def _end_tasks(self) -> None:
         tasks, self._tasks = self._tasks, None
-        try:
-            if tasks is not None:
-                # Told of no error, the group wraps none: what the caller raised passes as it is.
-                await tasks.__aexit__(None, None, None)
-        finally:
-            self._cgroups.close()
+        if tasks is not None:
+            # Told of no error, the group wraps none: what the caller raised passes as it is.
+            await tasks.__aexit__(None, None, None)
+
+    async def _tidy(self) -> None:
+        """Empty the trash here: a cancelled group starts nothing more. What takes longer is the next sweep's."""
+        with anyio.move_on_after(_TIDY_SECONDS, shield=True):
+            await anyio.to_thread.run_sync(empty_trash, self._state, abandon_on_cancel=True)
 
     async def sweep(self) -> None:
         """Remove what owners that died left behind: processes, directories, control groups."""
@@ -112,8 +121,11 @@ class BubblewrapBackend(BackendBase):
         try:
             workspace = await prepare_workspace(plan, place)
             self._sandboxes[plan.sandbox] = await _start(plan, place, workspace, means)
-        except BaseException:
-            self._discard(place)
+        except BaseException as error:
+            try:
+                self._discard(place)
+            except BackendUnavailable as further:
+                error.add_note(further.message)
             raise
         return Ref(id=plan.sandbox, backend=self.name)
 
@@ -192,9 +204,11 @@ class BubblewrapBackend(BackendBase):
         if sandbox is None:
             return
         with anyio.CancelScope(shield=True):
-            await sandbox.end()
-            self._sandboxes.pop(ref.id, None)
-            self._discard(sandbox.place)
+            try:
+                await sandbox.end()
+            finally:
+                self._sandboxes.pop(ref.id, None)
+                self._discard(sandbox.place)
 
     async def changes(self, ref: Ref) -> ChangeSet:
         """Read the workspace's upper layer on the host; works for a failed or stopped sandbox too."""
@@ -219,7 +233,7 @@ class BubblewrapBackend(BackendBase):
     def _discard(self, place: Place) -> None:
         place.discard()
         if self._tasks is not None:
-            self._tasks.start_soon(anyio.to_thread.run_sync, empty_trash, self._state)
+            self._tasks.start_soon(_contain, partial(empty_trash, self._state))
 
     async def _builtin(self, ref: Ref, path: str, *argv: str, stdin: bytes | None = None) -> bytes:
         request = ExecRequest(argv=argv, builtin=True, stdin=stdin is not None, output_bytes=_KEEP_EVERYTHING)
@@ -247,6 +261,14 @@ class BubblewrapBackend(BackendBase):
 
     def _unknown(self, ref: Ref) -> NotFound:
         return NotFound(f"no sandbox {ref.id!r}", hint="see what there is with: gloveport list", id=ref.id)
+
+
+async def _contain(work: Callable[[], object]) -> None:
+    """Do housekeeping in a thread; its failure is logged, and no reason to end anybody's sandbox."""
+    try:
+        await anyio.to_thread.run_sync(work)
+    except Exception:  # noqa: BLE001 - whatever it is
+        _log.exception("cannot tidy up; the next sweep tries again")
 
 
 async def _start(plan: Plan, place: Place, workspace: Workspace, means: Means) -> LiveSandbox:

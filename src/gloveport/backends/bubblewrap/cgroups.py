@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,10 @@ from gloveport.model import Limits
 __all__ = ["Cgroups", "SandboxCgroup", "find_cgroups"]
 
 _CONTROLLERS = ("memory", "pids", "cpu")
+_ENABLED = "cgroup.subtree_control"
 _PERIOD_MICROSECONDS = 100_000
+_TRIES = 10
+"""How often in a row other processes may take a parent away between two steps."""
 _OWN_PROCESSES = 3
 """bubblewrap (twice, while it starts) and guestd."""
 
@@ -66,13 +69,19 @@ class Cgroups:
                         directory.rmdir()
 
     def close(self) -> None:
-        """Remove the installation's own parents, unless another process of it has sandboxes in them."""
+        """Remove the installation's own parents, unless another process of it has sandboxes in them.
+
+        One that has none at this moment makes them again with its next sandbox.
+        """
         for root in self.roots.values():
             with contextlib.suppress(OSError):
                 root.rmdir()
 
     def make(self, sandbox: str, limits: Limits) -> SandboxCgroup | None:
-        """Make and fill the groups of one sandbox; `None` where there are no controllers."""
+        """Make and fill the groups of one sandbox; `None` where there are no controllers.
+
+        Raises `OSError` when any limit cannot be set: it leaves no group behind.
+        """
         # Without a limit on it a CPU group only costs time, and it refuses processes of a real-time priority.
         roots = {name: root for name, root in self.roots.items() if name != "cpu" or limits.cpus is not None}
         if not roots:
@@ -82,11 +91,11 @@ class Cgroups:
         try:
             for directory in directories:
                 _make_below(directory.parent, directory)
+                if self.version == 2:
+                    # Nobody can take the parent away any more; somebody may have, and made a new one with nothing on.
+                    _enable(directory.parent, roots)
             for controller, root in roots.items():
-                for name, value in _settings(self.version, controller, limits):
-                    path = root / sandbox / name
-                    if path.exists():
-                        path.write_text(value, "ascii")
+                _limit(root / sandbox, _settings(self.version, controller, limits))
         except OSError:
             group.remove()
             raise
@@ -96,13 +105,13 @@ class Cgroups:
 def _below(root: Path) -> list[Path]:
     try:
         return list(root.iterdir())
-    except FileNotFoundError:
+    except OSError:
         return []  # another process of this installation just took it away
 
 
 def _make_below(parent: Path, directory: Path) -> None:
     # Another process of this installation may take the empty parent away between the two steps.
-    for _ in range(3):
+    for _ in range(_TRIES):
         parent.mkdir(exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             directory.mkdir()
@@ -110,21 +119,58 @@ def _make_below(parent: Path, directory: Path) -> None:
     directory.mkdir()
 
 
-def _settings(version: int, controller: str, limits: Limits) -> list[tuple[str, str]]:
+def _enable(parent: Path, controllers: Iterable[str]) -> None:
+    """Version 2: give the groups below `parent` these controllers' files. Nothing changes where they have them."""
+    words = " ".join(f"+{controller}" for controller in controllers)
+    with contextlib.suppress(OSError):  # only a service manager may be allowed to; what it left out fails below
+        _write(parent.parent / _ENABLED, words)
+    _write(parent / _ENABLED, words)
+
+
+def _limit(group: Path, settings: Iterable[_Setting]) -> None:
+    for setting in settings:
+        try:
+            _write(group / setting.file, setting.value)
+        except FileNotFoundError:
+            if setting.required:
+                raise
+
+
+def _write(path: Path, text: str) -> None:
+    """In one write, to a file that is there: a control group's files are the kernel's to make."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode("ascii"))
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    file: str
+    value: str
+    required: bool = True
+    """Without it the limit would not hold. Kernels that do not account for swap lack its files."""
+
+
+def _settings(version: int, controller: str, limits: Limits) -> list[_Setting]:
     memory = str(limits.memory_bytes)
     if controller == "memory":
         if version == 1:
             # Without the second line the kernel would add as much swap again.
-            return [("memory.limit_in_bytes", memory), ("memory.memsw.limit_in_bytes", memory)]
-        return [("memory.max", memory), ("memory.swap.max", "0"), ("memory.oom.group", "0")]
+            return [
+                _Setting("memory.limit_in_bytes", memory),
+                _Setting("memory.memsw.limit_in_bytes", memory, required=False),
+            ]
+        return [_Setting("memory.max", memory), _Setting("memory.swap.max", "0", required=False)]
     if controller == "pids":
-        return [("pids.max", str(limits.processes + _OWN_PROCESSES))]
+        return [_Setting("pids.max", str(limits.processes + _OWN_PROCESSES))]
     if limits.cpus is None:
         return []
     quota = int(limits.cpus * _PERIOD_MICROSECONDS)
     if version == 1:
-        return [("cpu.cfs_period_us", str(_PERIOD_MICROSECONDS)), ("cpu.cfs_quota_us", str(quota))]
-    return [("cpu.max", f"{quota} {_PERIOD_MICROSECONDS}")]
+        return [_Setting("cpu.cfs_period_us", str(_PERIOD_MICROSECONDS)), _Setting("cpu.cfs_quota_us", str(quota))]
+    return [_Setting("cpu.max", f"{quota} {_PERIOD_MICROSECONDS}")]
 
 
 def find_cgroups(
@@ -172,12 +218,21 @@ def _version_two(root: Path, own: str, name: str) -> dict[str, Path]:
     parent = base / name
     if not wanted or not _usable(parent):
         return {}
-    for directory in (base, parent):
-        for controller in wanted:
-            with contextlib.suppress(OSError):
-                (directory / "cgroup.subtree_control").write_text(f"+{controller}", "ascii")
-    enabled = set((parent / "cgroup.subtree_control").read_text("ascii").split())
-    return {controller: parent for controller in wanted if controller in enabled}
+    return {controller: parent for controller in wanted if _can_enable(parent, controller)}
+
+
+def _can_enable(parent: Path, controller: str) -> bool:
+    # Another process of this installation may take the empty parent away at any moment.
+    for _ in range(_TRIES):
+        try:
+            parent.mkdir(exist_ok=True)
+            _enable(parent, [controller])
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False
+        return True
+    return False
 
 
 def _usable(parent: Path) -> bool:

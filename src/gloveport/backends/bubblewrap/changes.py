@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from gloveport.backends.bubblewrap.beneath import GONE, Beneath, file_type, same_content
 from gloveport.errors import InvalidRequest, LimitExceeded
-from gloveport.model import Change, ChangeKind, FileType
+from gloveport.model import MIB, Change, ChangeKind, FileType
 
 __all__ = ["CopyChanges", "OverlayChanges"]
 
@@ -21,6 +21,8 @@ _OVERLAY_PREFIXES = ("user.overlay.", "trusted.overlay.")
 """Where overlayfs keeps its marks: mounted by a user namespace (bubblewrap's way) and by root."""
 
 _MAX_ENTRIES = 1_000_000
+_MAX_PATH_BYTES = 128 * MIB
+"""Of all paths looked at together; with `_MAX_ENTRIES` what bounds this process's memory."""
 _MAX_PATH = 4096  # PATH_MAX: a longer path cannot be opened by name, by git or by anybody
 _KEPT = (FileType.FILE, FileType.SYMLINK)
 
@@ -45,12 +47,13 @@ class _Changes(ABC):
     """Changed paths that cannot be told: FIFOs, sockets, devices, what is unreadable, paths beyond 4095 bytes."""
 
     def __init__(self, before: Path, after: Path) -> None:
-        """Scan. `LimitExceeded` beyond a million entries."""
+        """Scan. `LimitExceeded` beyond a million entries, or 128 MiB of paths."""
         self._before = Beneath(before)
         self._after = Beneath(after)
         self._found: list[Change] = []
         self._skipped: list[str] = []
-        self._budget = _MAX_ENTRIES
+        self._entries_left = _MAX_ENTRIES
+        self._path_bytes_left = _MAX_PATH_BYTES
         self._scan()
         self.changes = tuple(sorted(self._found, key=lambda change: os.fsencode(change.path)))
         self.skipped = tuple(sorted(self._skipped, key=os.fsencode))
@@ -98,21 +101,24 @@ class _Changes(ABC):
         deleted.
         """
         with self._after.directory(path) as after, _optional(self._before, path) as before:
-            names = dict(_entries(after))
-            self._spend(len(names))
             hidden = hidden or self._is_opaque(after)
-            below = [
-                (child, hidden)
-                for name, seen in names.items()
-                if self._compare(child := _join(path, name), name, (before, after), seen)
-            ]
+            below: list[tuple[str, bool]] = []
+            kept: set[str] = set()
+            is_empty = True
+            for name, seen in _entries(after):
+                is_empty = False
+                child = self._reach(path, name)
+                if hidden and before is not None:
+                    kept.add(name)
+                if self._compare(child, name, (before, after), seen):
+                    below.append((child, hidden))
             if before is None:
-                if not names and path:
+                if is_empty and path:
                     self._add(path, None, FileType.DIRECTORY)
             elif hidden:
                 for name, seen in _entries(before):
-                    if name not in names:
-                        self._delete(_join(path, name), seen, None)
+                    if name not in kept:
+                        self._delete(self._reach(path, name), seen, None)
             return below
 
     def _compare(self, path: str, name: str, parents: tuple[int | None, int], seen: os.stat_result) -> bool:
@@ -151,7 +157,7 @@ class _Changes(ABC):
             elif old is not None and then is FileType.DIRECTORY and now is not FileType.DIRECTORY:
                 self._delete(path, old, None)
             return now is FileType.DIRECTORY
-        if not os.access(name, os.R_OK, dir_fd=parents[1], effective_ids=True) and now is FileType.FILE:
+        if now is FileType.FILE and not _is_readable(parents[1], name):
             raise PermissionError(path)
         if old is None or then not in _KEPT:
             if old is not None and then is FileType.DIRECTORY:
@@ -181,21 +187,25 @@ class _Changes(ABC):
             directory = pending.pop()
             try:
                 with self._before.directory(directory) as opened:
-                    entries = list(_entries(opened))
+                    pending += self._delete_within(directory, opened)
             except PermissionError:
                 self._skipped.append(directory)
-                continue
             except GONE:
                 continue
-            self._spend(len(entries))
-            if not entries:
-                self._remove(directory, FileType.DIRECTORY, None, 0)
-            for name, seen in entries:
-                then = file_type(seen.st_mode)
-                if then is FileType.DIRECTORY:
-                    pending.append(_join(directory, name))
-                elif then in _KEPT:
-                    self._remove(_join(directory, name), then, None, seen.st_mode)
+
+    def _delete_within(self, directory: str, opened: int) -> list[str]:
+        below: list[str] = []
+        is_empty = True
+        for name, seen in _entries(opened):
+            is_empty = False
+            path, then = self._reach(directory, name), file_type(seen.st_mode)
+            if then is FileType.DIRECTORY:
+                below.append(path)
+            elif then in _KEPT:
+                self._remove(path, then, None, seen.st_mode)
+        if is_empty:
+            self._remove(directory, FileType.DIRECTORY, None, 0)
+        return below
 
     def _add(self, path: str, before: FileType | None, after: FileType, mode: int = 0) -> None:
         self._found.append(
@@ -219,14 +229,19 @@ class _Changes(ABC):
             Change(path=path, kind=ChangeKind.DELETED, before=before, after=after, mode_before=stat.S_IMODE(mode))
         )
 
-    def _spend(self, entries: int) -> None:
-        self._budget -= entries
-        if self._budget < 0:
+    def _reach(self, directory: str, name: str) -> str:
+        """The path of an entry, paid for: a guest decides how many there are, and how long."""
+        path = _join(directory, name)
+        self._entries_left -= 1
+        self._path_bytes_left -= len(os.fsencode(path))
+        if self._entries_left < 0 or self._path_bytes_left < 0:
+            what = f"{_MAX_ENTRIES:,} entries" if self._entries_left < 0 else f"{_MAX_PATH_BYTES // MIB} MiB of paths"
             raise LimitExceeded(
-                f"more than {_MAX_ENTRIES:,} entries of the workspace changed",
+                f"more than {what} of the workspace changed",
                 hint="remove what was generated (build output, caches) in the sandbox and try again",
                 limit="changes",
             )
+        return path
 
 
 class OverlayChanges(_Changes):
@@ -306,6 +321,10 @@ def _stat(parent: int | None, name: str) -> os.stat_result | None:
         return os.stat(name, dir_fd=parent, follow_symlinks=False)
     except GONE:
         return None
+
+
+def _is_readable(parent: int, name: str) -> bool:
+    return os.access(name, os.R_OK, dir_fd=parent, effective_ids=True, follow_symlinks=False)
 
 
 def _type(seen: os.stat_result | None) -> FileType | None:

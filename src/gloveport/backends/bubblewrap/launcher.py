@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -69,6 +70,7 @@ class Launched:
         self._outer = outer
         self._info = info
         self._handles = [os.pidfd_open(outer.pid)]
+        self._guestd: int | None = None
         self._reaped = False
 
     @property
@@ -77,12 +79,34 @@ class Launched:
         return self._outer.returncode
 
     def find_guestd(self) -> None:
-        """Get hold of guestd itself, once bubblewrap has said its number: the outer process may be killed apart."""
+        """Get hold of guestd itself, once bubblewrap has said its number: the outer process may be killed apart.
+
+        A number that another process has by then is passed over.
+        """
         try:
             said = json.loads(_read_now(self._info))
-            self._handles.append(os.pidfd_open(int(said["child-pid"])))
+            pid, namespace = int(said["child-pid"]), int(said["pid-namespace"])
+            handle = os.pidfd_open(pid)
         except (OSError, ValueError, KeyError, TypeError):
             return
+        if _is_in_namespace(pid, namespace) and not _has_ended(handle):
+            self._handles.append(handle)
+            self._guestd = pid
+        else:
+            os.close(handle)
+
+    def open_proc(self) -> int | None:
+        """A new descriptor of the guest's own `/proc`, which lists its processes and no other; `None` once it ended."""
+        if self._guestd is None or self._reaped:
+            return None
+        try:
+            proc = os.open(f"/proc/{self._guestd}/root/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        if _has_ended(self._handles[1]):  # the number may be another process's
+            os.close(proc)
+            return None
+        return proc
 
     async def reap(self) -> None:
         """Wait until bubblewrap and guestd, and with it every process of the guest, are gone. Idempotent.
@@ -91,21 +115,30 @@ class Launched:
         """
         if self._reaped:
             return
-        if len(self._handles) == 1:
+        if self._guestd is None:
             self.find_guestd()
-        with anyio.CancelScope(shield=True):
-            for force in (False, True):
-                if force:
-                    self._kill()
-                with anyio.move_on_after(_REAP_SECONDS) as patience:
-                    for handle in self._handles:
-                        await anyio.wait_readable(handle)
-                if not patience.cancelled_caught:
-                    break
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._wait()
+        finally:
+            self._free()
+
+    async def _wait(self) -> None:
+        for force in (False, True):
+            if force:
+                self._kill()
+            with anyio.move_on_after(_REAP_SECONDS) as patience:
+                for handle in self._handles:
+                    await anyio.wait_readable(handle)
+            if not patience.cancelled_caught:
+                break
+
+    def _free(self) -> None:
         self._reaped = True
         self._outer.poll()
         for descriptor in (*self._handles, self._info):
-            os.close(descriptor)
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
         if self._outer.stderr is not None:
             self.last_words = _read_now(self._outer.stderr.fileno())
             self._outer.stderr.close()
@@ -133,6 +166,19 @@ def launch(request: Launch, info: int) -> Launched:
             f"cannot start {request.launcher}: {error.strerror}", hint="see: gloveport doctor"
         ) from error
     return Launched(outer, info)
+
+
+def _is_in_namespace(pid: int, namespace: int) -> bool:
+    try:
+        return os.stat(f"/proc/{pid}/ns/pid").st_ino == namespace
+    except OSError:
+        return False
+
+
+def _has_ended(handle: int) -> bool:
+    poll = select.poll()  # `select.select` takes no descriptor from 1024 on
+    poll.register(handle, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _read_now(descriptor: int) -> str:

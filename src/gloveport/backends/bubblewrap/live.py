@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -16,15 +17,16 @@ from gloveport.backends.bubblewrap.helpers import Helpers
 from gloveport.backends.bubblewrap.launcher import IDMAP_UNSUPPORTED, Launch, Launched, launch
 from gloveport.backends.bubblewrap.place import Place, Record
 from gloveport.backends.bubblewrap.render import Places, render
-from gloveport.backends.bubblewrap.watch import Watch
+from gloveport.backends.bubblewrap.watch import Watch, Watched
 from gloveport.backends.bubblewrap.workspace import IDMAP_TROUBLE, Workspace, stages_for
-from gloveport.errors import BackendUnavailable
+from gloveport.errors import BackendUnavailable, GloveportError
 from gloveport.guest.channel import Channel
-from gloveport.model import Assembled, Plan, SandboxState
+from gloveport.model import Assembled, Overlay, Plan, SandboxState
 
 __all__ = ["LiveSandbox", "Means", "encode_env", "start_sandbox"]
 
 _START_SECONDS = 20.0
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +77,31 @@ class LiveSandbox:
                 self.state = SandboxState.STOPPED
             if self.watch is not None:
                 self.watch.cancel()
-            if self.channel.lost is None:
-                self.channel.close()
-            await self.launched.reap()
-            if self.cgroup is not None:
-                self.cgroup.remove()
+            try:
+                if self.channel.lost is None:
+                    self.channel.close()
+            finally:
+                try:
+                    await self.launched.reap()
+                finally:
+                    if self.cgroup is not None:
+                        self.cgroup.remove()
+
+    async def guard(self, watch: Watch) -> None:
+        """Watch until the end. A watch that fails is the end of this sandbox, and of no other."""
+        try:
+            await watch.run()
+        except Exception as error:  # noqa: BLE001 - a limit nobody watches is no limit, whatever the reason
+            _log.exception("the watch of sandbox %s failed", self.plan.sandbox)
+            self.lost(f"its limits cannot be watched any more: {_say(error)}")
+            with anyio.CancelScope(shield=True):
+                await self._give_up()
+
+    async def _give_up(self) -> None:
+        try:
+            await self.end()
+        except Exception:  # noqa: BLE001 - what is left of it is a delete's to free
+            _log.exception("sandbox %s cannot be ended", self.plan.sandbox)
 
 
 def encode_env(env: Mapping[str, str]) -> tuple[bytes, ...]:
@@ -129,8 +151,9 @@ async def start_sandbox(plan: Plan, place: Place, workspace: Workspace, means: M
             source=workspace.source,
         )
     )
-    sandbox.watch = Watch(plan.limits, sandbox.channel, place.upper, sandbox.expire)
-    means.tasks.start_soon(sandbox.watch.run)
+    watched = Watched(upper=place.upper, workspace=_workspace(plan), open_proc=launched.open_proc)
+    sandbox.watch = Watch(plan.limits, sandbox.channel, watched, sandbox.expire)
+    means.tasks.start_soon(sandbox.guard, sandbox.watch)
     return sandbox
 
 
@@ -182,6 +205,16 @@ def _make_cgroup(plan: Plan, cgroups: Cgroups) -> SandboxCgroup | None:
             f"cannot make a control group: {error.strerror} ({error.filename})",
             hint="see how limits are kept here with: gloveport doctor",
         ) from error
+
+
+def _workspace(plan: Plan) -> str:
+    return next(mount.target for mount in plan.mounts if isinstance(mount, Overlay))
+
+
+def _say(error: Exception) -> str:
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error.message if isinstance(error, GloveportError) else repr(error)
 
 
 def _start_failure(words: str, status: int | None) -> BackendUnavailable:

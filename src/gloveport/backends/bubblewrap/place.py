@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import secrets
 import tempfile
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from gloveport.errors import BackendUnavailable
 from gloveport.store import DirectoryLock, claim, make_private, remove_tree, try_claim
 
 __all__ = ["FIRST_UID", "HostUser", "Place", "Record", "empty_trash", "find_places", "make_place", "sweep"]
@@ -20,6 +22,7 @@ FIRST_UID = 1_879_048_192
 """Root's sandboxes run as a uid of their own from here on: above every range that systemd, containers and
 directory services hand out, below 2^31."""
 _UID_BITS = 27
+_log = logging.getLogger(__name__)
 _LONGEST_MAKING = 60.0
 """Seconds; making a place takes milliseconds."""
 
@@ -94,13 +97,20 @@ class Place:
         (self.path / "record.json").write_text(json.dumps(asdict(record)), "utf-8")
 
     def discard(self) -> None:
-        """Move the directory out of sight at once; `remove_tree` of the result may take its time."""
-        trash = self.path.parent.parent / "trash"
-        make_private(trash)
+        """Move the directory out of sight at once; `remove_tree` of the result may take its time.
+
+        Raises `BackendUnavailable` when it cannot; it belongs to nobody then, and the next sweep tries again.
+        """
         try:
+            trash = make_private(self.path.parent.parent / "trash")
             self.path.rename(trash / f"{self.path.name}-{secrets.token_hex(4)}")
         except FileNotFoundError:
-            pass
+            return
+        except OSError as error:
+            raise BackendUnavailable(
+                f"{self.path} cannot be removed: {error.strerror}",
+                hint="see what holds it (an immutable file, a mount); the next start tries again",
+            ) from error
         finally:
             self.lock.release()
 
@@ -128,10 +138,7 @@ def make_place(state: Path, sandbox: str) -> Place:
 
 def find_places(state: Path) -> Iterator[tuple[str, Record | None]]:
     """Every sandbox directory of this installation, with what its owner wrote down."""
-    root = state / "sandboxes"
-    if not root.is_dir():
-        return
-    for path in sorted(root.iterdir()):
+    for path in sorted(_entries(state / "sandboxes")):
         try:
             yield path.name, Record(**json.loads((path / "record.json").read_text("utf-8")))
         except (OSError, ValueError, TypeError):
@@ -139,18 +146,21 @@ def find_places(state: Path) -> Iterator[tuple[str, Record | None]]:
 
 
 def sweep(state: Path) -> list[str]:
-    """Remove what owners that died left behind; the ids found. Safe beside living owners."""
+    """Remove what owners that died left behind; the ids found. Safe beside living owners.
+
+    What cannot be removed keeps nothing else: it is logged, and the next sweep tries again.
+    """
     swept = []
-    root = state / "sandboxes"
-    if root.is_dir():
-        for path in sorted(root.iterdir()):
-            try:
-                lock = try_claim(path)
-            except FileNotFoundError:
-                continue
+    for path in sorted(_entries(state / "sandboxes")):
+        try:
+            lock = try_claim(path)
             if lock is not None:
                 Place(path=path, user=HostUser(0, 0), lock=lock).discard()
                 swept.append(path.name)
+        except FileNotFoundError:
+            continue
+        except (OSError, BackendUnavailable) as error:
+            _log.warning("cannot sweep %s: %s", path, error)
     empty_trash(state)
     return swept
 
@@ -165,10 +175,18 @@ def empty_trash(state: Path) -> None:
 
 def _abandoned(state: Path) -> Iterator[Path]:
     """What was thrown away, and what was begun so long ago that its maker must have died."""
-    if (state / "trash").is_dir():
-        yield from (state / "trash").iterdir()
-    if (state / "new").is_dir():
-        for path in (state / "new").iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > _LONGEST_MAKING:
-                    yield path
+    yield from _entries(state / "trash")
+    for path in _entries(state / "new"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _LONGEST_MAKING:
+                yield path
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        _log.warning("cannot look into %s: %s", directory, error)
+        return []
