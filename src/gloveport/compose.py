@@ -7,20 +7,13 @@ from gloveport.jobs import Listener, make_run_directory, run_task
 from gloveport.model import RunSummary, Task, new_id
 from gloveport.sandbox import Manager
 from gloveport.settings import Settings
-from gloveport.store import Redactor
 
-__all__ = ["redactor_for", "run_locally"]
-
-
-def redactor_for(settings: Settings) -> Redactor:
-    """Masks what this installation knows to be secret."""
-    return Redactor(secret for secret in (settings.api_key, settings.auth_token) if secret)
+__all__ = ["run_locally"]
 
 
 async def run_locally(task: Task, settings: Settings, listener: Listener) -> RunSummary:
     """Carry out one task in this process, with a sandbox of its own and Claude as the agent."""
-    redactor = redactor_for(settings)
-    async with Manager(settings, redactor=redactor) as manager:
+    async with Manager(settings) as manager:
         directory = make_run_directory(settings.data, new_id())
         return await run_task(
             task,
@@ -28,5 +21,5 @@ async def run_locally(task: Task, settings: Settings, listener: Listener) -> Run
             make_agent=ClaudeAgents(manager, directory.path / "session"),
             directory=directory,
             listener=listener,
-            redactor=redactor,
+            redactor=manager.redactor,
         )

@@ -7,7 +7,7 @@ import os
 import resource
 import select
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import anyio
@@ -38,6 +38,7 @@ from gloveport.model import (
     Source,
     Spec,
     TerminalSize,
+    WatchEvent,
 )
 from gloveport.sandbox import Manager, Sandbox, shell_request
 from gloveport.settings import Settings
@@ -676,21 +677,18 @@ async def test_errors_in_a_background_scope_arrive_as_they_were_raised(sandbox: 
 
 
 async def test_the_end_of_a_sandbox_during_a_call_is_one_error_and_replaces_none(sandbox: Sandbox) -> None:
-    async def end_it_soon() -> None:
-        async with sandbox.files.watch(".") as events:
-            async for event in events:
-                if event.path == "begun":
-                    break
-            await sandbox.delete()
+    async def end_it(events: AsyncIterator[WatchEvent]) -> None:
+        async for event in events:
+            if event.path == "begun":
+                break
+        await sandbox.delete()
 
     with anyio.fail_after(30):
-        async with anyio.create_task_group() as tasks:
-            await sandbox.files.mkdir("d")
-            async with sandbox.shell() as shell, sandbox.files.watch("d"):
-                await shell.exec("true")
-                tasks.start_soon(end_it_soon)
-                with pytest.raises(BackendUnavailable):
-                    await sandbox.exec(shell_request("touch begun; exec sleep 1000"), input=bytes(8 * MIB))
+        async with anyio.create_task_group() as tasks, sandbox.shell() as shell, sandbox.files.watch(".") as events:
+            await shell.exec("true")
+            tasks.start_soon(end_it, events)
+            with pytest.raises(BackendUnavailable):
+                await sandbox.exec(shell_request("touch begun; exec sleep 1000"), input=bytes(8 * MIB))
 
 
 async def test_a_listing_that_is_cancelled_leaves_no_process(sandbox: Sandbox, settings: Settings) -> None:

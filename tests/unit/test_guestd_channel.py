@@ -133,18 +133,18 @@ async def _take(guest: Guest, expected: bytes) -> None:
         assert await guest.frames(len(expected)) == expected
 
 
+async def send_large(channel: Channel, refused: list[BackendUnavailable]) -> None:
+    try:
+        await channel.send(LARGE)
+    except BackendUnavailable as error:
+        refused.append(error)
+
+
 async def test_a_violation_wakes_a_blocked_sender(channel: Channel, guest: Guest) -> None:
     refused: list[BackendUnavailable] = []
-
-    async def send() -> None:
-        try:
-            await channel.send(LARGE)
-        except BackendUnavailable as error:
-            refused.append(error)
-
     async with anyio.create_task_group() as tasks:
         for _ in range(3):
-            tasks.start_soon(send)
+            tasks.start_soon(send_large, channel, refused)
         await anyio.wait_all_tasks_blocked()
         guest.say(99, 7, b"")
     assert len(refused) == 3
@@ -169,21 +169,19 @@ async def test_what_cannot_be_encoded_is_refused_at_once_and_leaves_nothing(
 
 async def test_a_cancellation_stays_one_when_the_channel_goes_during_the_kill(channel: Channel, guest: Guest) -> None:
     process = await begin(channel, guest, 1)
-    with anyio.CancelScope() as scope:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(process.wait)
-            for _ in range(2):
-                tasks.start_soon(channel.send, LARGE)
-            await anyio.wait_all_tasks_blocked()
-            tasks.start_soon(_hang_up, guest)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(send_large, channel, [])
+        await anyio.wait_all_tasks_blocked()
+        with anyio.CancelScope() as scope:
+            tasks.start_soon(hang_up_later, guest)
             scope.cancel()
+            await process.wait()
     assert scope.cancelled_caught
 
 
-async def _hang_up(guest: Guest) -> None:
-    with anyio.CancelScope(shield=True):
-        await anyio.wait_all_tasks_blocked()
-        guest.control.close()
+async def hang_up_later(guest: Guest) -> None:
+    await anyio.wait_all_tasks_blocked()
+    guest.control.close()
 
 
 async def ended(
@@ -231,7 +229,7 @@ async def test_a_kill_by_the_host_is_not_the_kernels(channel: Channel, guest: Gu
     assert not (await process.wait()).oom
 
 
-async def test_a_failed_builtin_takes_no_kill_from_a_command(channel: Channel, guest: Guest, kills: Kills) -> None:
+async def test_a_failed_command_takes_no_kill_from_another(channel: Channel, guest: Guest, kills: Kills) -> None:
     process = await begin(channel, guest, 1)
     kills.count += 1
     other = await begin(channel, guest, 2)

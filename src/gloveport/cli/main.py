@@ -28,7 +28,7 @@ COMMANDS: Mapping[str, Row] = {
     "runs": Row("gloveport.cli.runs:command", "List the runs."),
     "show": Row("gloveport.cli.show:command", "Show a run."),
     "apply": Row("gloveport.cli.apply:command", "Apply a run's patch to your files."),
-    "verify": Row("gloveport.cli.verify:command", "Check that a run's records were not altered."),
+    "verify": Row("gloveport.cli.verify:command", "Check that the records of a run or a sandbox were not altered."),
     "create": Row("gloveport.cli.create:command", "Make a sandbox."),
     "exec": Row("gloveport.cli.exec:main", "Run a command or a tool in a sandbox."),
     "shell": Row("gloveport.cli.shell:command", "Open a shell in a sandbox."),

@@ -12,10 +12,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from gloveport.cli.output import visible
+from gloveport.cli.output import plain
 from gloveport.model import Event, EventKind
 
-__all__ = ["JsonProgress", "LineProgress", "plain"]
+__all__ = ["JsonProgress", "LineProgress"]
 
 _WIDTH = 100
 _SHOWN = (
@@ -82,11 +82,6 @@ class LineProgress:
         if aside:
             line.append(f"  {aside}", "dim")
         self._console.print(line, soft_wrap=True, highlight=False)
-
-
-def plain(text: str) -> str:
-    """Text of a guest or a model, without anything a terminal would obey."""
-    return visible(text.encode("utf-8", "replace")).decode("utf-8", "replace")
 
 
 def _essence(asked: Mapping[str, Any]) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from gloveport.cli.options import JsonOption
-from gloveport.cli.output import local_time, print_json, print_table
-from gloveport.cli.progress import plain
+from gloveport.cli.output import local_time, plain, print_json, print_table
 from gloveport.jobs import list_runs
 from gloveport.settings import Settings
 

@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from gloveport.cli.options import JsonOption
-from gloveport.cli.output import local_time, print_json
-from gloveport.cli.progress import plain
+from gloveport.cli.output import local_time, plain, print_json
 from gloveport.jobs import RunDirectory, find_run
 from gloveport.settings import Settings
 from gloveport.store import read_trail

@@ -31,8 +31,8 @@ class Limits:
     open_files: int = 4096
     """Open descriptors of one process."""
     disk_bytes: int = 8 * GIB
-    """What the workspace may grow by; also the largest single file. Measured at intervals, so that
-    a fast writer passes it by what it writes between two looks; files unlinked but still open are not seen."""
+    """What the workspace may grow by, each entry counting 4 KiB at least; also the largest single file. Measured at
+    intervals, so that a fast writer passes it by what it writes between two looks. At most a million entries."""
     tmp_bytes: int = 512 * MIB
     """Size of each of `/tmp`, the home directory and `/dev/shm`; never more than a quarter of `memory_bytes`."""
     output_bytes: int = 10 * MIB

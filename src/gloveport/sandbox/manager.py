@@ -42,11 +42,11 @@ class Manager:
         self,
         settings: Settings,
         *,
-        redactor: Redactor | None = None,
         backends: Sequence[str] = ("bubblewrap",),
     ) -> None:
         self.settings = settings
-        self._redactor = redactor or Redactor(secret for secret in (settings.api_key, settings.auth_token) if secret)
+        self.redactor = Redactor(secret for secret in (settings.api_key, settings.auth_token) if secret)
+        """Masks what this installation knows to be secret."""
         self._names = backends
         self._backends: dict[str, Backend] = {}
         self._held: dict[str, Held] = {}
@@ -167,4 +167,4 @@ class Manager:
 
     def _trail(self, sandbox: str) -> Trail:
         directory = make_private(self.settings.data / "audit")
-        return Trail(directory / f"{sandbox}.jsonl", redactor=self._redactor)
+        return Trail(directory / f"{sandbox}.jsonl", redactor=self.redactor)

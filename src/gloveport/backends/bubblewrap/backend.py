@@ -117,7 +117,13 @@ class BubblewrapBackend(BackendBase):
         if self._tasks is None:
             raise BackendUnavailable("the backend is closed", hint="use it inside `async with`")
         means = Means(helpers=self._ready_helpers(), cgroups=self._cgroups, tasks=self._tasks)
-        place = make_place(self._state, plan.sandbox)
+        try:
+            place = make_place(self._state, plan.sandbox)
+        except OSError as error:
+            raise BackendUnavailable(
+                f"{self._state} cannot be written: {error.strerror}",
+                hint="make room on its disk, or point GLOVEPORT_STATE elsewhere",
+            ) from error
         try:
             workspace = await prepare_workspace(plan, place)
             self._sandboxes[plan.sandbox] = await _start(plan, place, workspace, means)

@@ -16,6 +16,7 @@ __all__ = ["Cgroups", "SandboxCgroup", "find_cgroups"]
 _CONTROLLERS = ("memory", "pids", "cpu")
 _ENABLED = "cgroup.subtree_control"
 _PERIOD_MICROSECONDS = 100_000
+_MEMBERS = "gloveport-members"
 _TRIES = 10
 """How often in a row other processes may take a parent away between two steps."""
 _OWN_PROCESSES = 3
@@ -178,7 +179,9 @@ def find_cgroups(
 ) -> Cgroups:
     """Controllers this user may use: root's own, or a delegated subtree.
 
-    Makes nothing but the parent of this installation's groups, named after `installation`.
+    Makes nothing but the parent of this installation's groups, named after `installation`; and, in a version 2 group
+    that was delegated to this user, one for the processes in it, this one among them: the kernel hands controllers
+    down only from groups without processes.
     """
     parent = f"gloveport-{hashlib.sha256(installation.encode()).hexdigest()[:12]}"
     try:
@@ -209,7 +212,7 @@ def _version_one(root: Path, own: dict[str, str], name: str) -> dict[str, Path]:
 
 def _version_two(root: Path, own: str, name: str) -> dict[str, Path]:
     # Root makes its groups at the top; anybody else below their own, if a service manager delegated it.
-    base = root if os.geteuid() == 0 else root / own.lstrip("/")
+    base = root if os.geteuid() == 0 else root / own.removesuffix(f"/{_MEMBERS}").lstrip("/")
     try:
         offered = set((base / "cgroup.controllers").read_text("ascii").split())
     except OSError:
@@ -218,7 +221,21 @@ def _version_two(root: Path, own: str, name: str) -> dict[str, Path]:
     parent = base / name
     if not wanted or not _usable(parent):
         return {}
+    if os.geteuid() != 0:
+        _empty(base)
     return {controller: parent for controller in wanted if _can_enable(parent, controller)}
+
+
+def _empty(base: Path) -> None:
+    """Move the processes of a delegated group into one below it. Fails silently: then no controller can be enabled."""
+    with contextlib.suppress(OSError):
+        if base.stat().st_uid != os.geteuid():
+            return
+        members = base / _MEMBERS
+        members.mkdir(exist_ok=True)
+        for process in (base / "cgroup.procs").read_text("ascii").split():
+            with contextlib.suppress(OSError):
+                (members / "cgroup.procs").write_text(process, "ascii")
 
 
 def _can_enable(parent: Path, controller: str) -> bool:
