@@ -5,6 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
+from gloveport.model import ExecRequest
 from gloveport.sandbox import Sandbox
 
 pytestmark = [pytest.mark.anyio, pytest.mark.needs("bubblewrap")]
@@ -59,7 +60,7 @@ async def test_a_hostile_tree_ends_with_its_time_and_nothing_else_does(sandbox: 
     with anyio.fail_after(PATIENCE):
         if not (await sandbox.exec(["python3", "-c", ""])).ok:
             pytest.skip("no python3 in the sandbox")
-        result = await sandbox.exec(["python3", "-c", ATTACK], timeout=2)
+        result = await sandbox.exec(ExecRequest(argv=("python3", "-c", ATTACK), timeout=2))
         left = await sandbox.exec(["sh", "-c", "cat /proc/[0-9]*/comm"])
     assert result.exit.timed_out
     assert result.stdout == b"attacked\n"

@@ -104,8 +104,8 @@ static bool is_dead(pid_t pid) {
     text[size] = 0;
     /* The name in parentheses is the process's own choice and may hold anything, parentheses too. */
     const char *after_name = strrchr(text, ')');
-    if (after_name == NULL || sscanf(after_name, ") %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %ld",
-                                     &status, &threads) != 2)
+    static const char *const format = ") %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %ld";
+    if (after_name == NULL || sscanf(after_name, format, &status, &threads) != 2)
         return false;
     return (status == 'Z' || status == 'X') && threads <= 1;
 }
@@ -135,15 +135,15 @@ struct member *census(size_t *count) {
     return state.members;
 }
 
-/* Each is signalled as soon as it is found, and new pids are mostly higher ones, so who forks ahead is met further on.
- * After any signal but these the tree runs on, to act on it. */
+/* After any signal but these the process runs on, to act on it. */
 static void signal_one(pid_t pid, int number) {
     kill(pid, number);
     if (number != SIGKILL && number != SIGSTOP && number != SIGCONT)
         kill(pid, SIGCONT);
 }
 
-/* Signals the tree once. Whether there certainly was nobody left to signal. */
+/* Signals the tree once, each as soon as it is found: new pids are mostly higher, so who forks ahead is met further on.
+ * Whether there certainly was nobody left to signal. */
 static bool pass(uint32_t stream, int number) {
     struct entries entries;
     bool nobody = true;
