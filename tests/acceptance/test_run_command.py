@@ -104,12 +104,12 @@ async def test_stopping_a_run_keeps_its_patch_and_leaves_no_process(
     scripted, repository: Path, signum: signal.Signals
 ) -> None:
     command = await scripted(
-        WRITE, (ToolUse("Bash", {"command": "touch started; sleep 1000", "description": "Wait"}),), DONE
+        WRITE, (ToolUse("Bash", {"command": "touch started; sleep 76543", "description": "Wait"}),), DONE
     )
     process = command.start("run", "--repo", str(repository), "Wait for ever")
 
     def until_it_waits() -> None:
-        while b"sleep 1000" not in process.stdout.readline():
+        while b"sleep 76543" not in process.stdout.readline():
             assert process.poll() is None
 
     with anyio.fail_after(120):
@@ -121,7 +121,7 @@ async def test_stopping_a_run_keeps_its_patch_and_leaves_no_process(
     shown = json.loads(await in_thread(command.ok, "show", "last", "--json"))
     assert (shown["state"], shown["reason"]) == ("cancelled", "operator")
     assert "made.txt" in shown["changed"]
-    left = subprocess.run(["pgrep", "-f", "sleep 1000"], capture_output=True)
+    left = subprocess.run(["pgrep", "-f", "sleep 76543"], capture_output=True)
     assert left.returncode == 1, left.stdout
 
 
