@@ -23,12 +23,12 @@ from gloveport.model import (
     ProcMount,
     Spec,
     Tmpfs,
+    Verdict,
 )
 from gloveport.policy import (
     GUEST_TOOLS,
     HostView,
     PlanInputs,
-    Verdict,
     compile_plan,
     decide_exec,
     decide_path,

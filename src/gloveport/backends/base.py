@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import socket
 from collections.abc import AsyncIterator, Sequence
 from typing import BinaryIO, Protocol
 
@@ -124,6 +125,13 @@ class Backend(Protocol):
         """Kill everything, free everything. Idempotent, bounded, safe under cancellation."""
         ...
 
+    async def egress(self, ref: Ref) -> socket.socket:
+        """The listening socket of the guest's way out, for whoever serves it: the egress proxy. Capability `egress`.
+
+        It belongs to the sandbox and ends with it. `NotFound` for a sandbox whose plan has no way out.
+        """
+        ...
+
     async def sweep(self) -> None:
         """Remove what owners that died left behind. Idempotent; touches nothing that somebody still holds."""
         ...
@@ -170,6 +178,10 @@ class BackendBase:
     """Defaults of the verbs that not every backend has."""
 
     name = ""
+
+    async def egress(self, ref: Ref) -> socket.socket:
+        """Refuse: no such capability."""
+        raise self._lacks(Capability.EGRESS)
 
     async def sweep(self) -> None:
         """Nothing: where a service keeps the sandboxes, it ends those of dead owners."""

@@ -13,11 +13,11 @@ from typing import Any
 
 from gloveport.cli.output import note, print_json, write_all
 from gloveport.cli.terminal import STDIN, run_on_terminal, terminal_size
-from gloveport.cli.texts import parse_env, parse_size
+from gloveport.cli.texts import parse_env
 from gloveport.client import connect, encode
 from gloveport.client.process import Streams, run_process
 from gloveport.errors import InvalidRequest
-from gloveport.model import WORKSPACE, ExecRequest, Exit
+from gloveport.model import WORKSPACE, ExecRequest, Exit, parse_size
 from gloveport.settings import Settings
 
 __all__ = ["main"]

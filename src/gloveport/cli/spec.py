@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from gloveport.cli.texts import parse_env, parse_size
+from gloveport.cli.texts import parse_env
 from gloveport.errors import InvalidRequest
-from gloveport.model import Limits, Source, Spec
+from gloveport.model import Limits, Source, Spec, parse_size
 
 __all__ = ["make_spec", "takes_spec"]
 

@@ -24,6 +24,7 @@ enum { EVENTS_AT_ONCE = 64 };
 
 struct settings {
     int control;
+    int egress; /* 0: the guest has no way out */
     uint64_t memory;
     struct limits limits;
 };
@@ -93,10 +94,13 @@ static uint64_t number(const char *text, uint64_t most) {
 static struct settings parse_command_line(int argc, char **argv) {
     struct settings settings = {.control = 3};
     int option;
-    while ((option = getopt(argc, argv, "f:m:p:n:s:d:")) != -1) {
+    while ((option = getopt(argc, argv, "f:e:m:p:n:s:d:")) != -1) {
         switch (option) {
         case 'f':
             settings.control = (int)number(optarg, INT_MAX);
+            break;
+        case 'e':
+            settings.egress = (int)number(optarg, INT_MAX);
             break;
         case 'm':
             settings.memory = number(optarg, UINT64_MAX);
@@ -119,7 +123,7 @@ static struct settings parse_command_line(int argc, char **argv) {
     }
     if (optind != argc || settings.control < 3) {
         errno = EINVAL;
-        refuse("usage: guestd [-f FD] [-m BYTES] [-p PROCESSES] [-n FILES] [-s FILESIZE] [-d BYTES]");
+        refuse("usage: guestd [-f FD] [-e FD] [-m BYTES] [-p PROCESSES] [-n FILES] [-s FILESIZE] [-d BYTES]");
     }
     return settings;
 }
@@ -224,6 +228,8 @@ static int patience(void) {
 int main(int argc, char **argv) {
     struct settings settings = parse_command_line(argc, argv);
     fill_standard_descriptors();
+    if (settings.egress != 0 && !egress_hand_over(settings.egress, EGRESS_PORT))
+        refuse("egress");
     take_control_descriptor(settings.control);
     harden();
     take_signals();

@@ -8,6 +8,7 @@
  *   flow      the input and output of a process, and their credit
  *   spawn     how a process comes to life
  *   tree      which process belongs to which stream, and signals to all of them
+ *   egress    the listening socket of the guest's way out, given to the host
  *   filter    what no process may do to guestd and to its mark
  *   memory    the memory watch
  *   builtins, listing, watch   functions run in a child of guestd rather than a program
@@ -29,6 +30,7 @@ enum {
     START_MAX = 2 << 20,
     STRINGS_MAX = 4096,
     INPUT_WINDOW = 262144,
+    EGRESS_PORT = 3128, /* of the guest's loopback */
 };
 
 enum host_kind {
@@ -53,6 +55,9 @@ enum guest_kind {
 enum { START_TERMINAL = 1, START_INPUT = 2, START_BUILTIN = 4 };
 enum exit_how { EXIT_CODE = 0, EXIT_SIGNAL = 1, EXIT_NOT_STARTED = 2 };
 enum { EXIT_FLAG_MEMORY = 1, EXIT_FLAG_TIMEOUT = 2, EXIT_FLAG_DIRECTORY = 4 };
+
+/* In egress.c */
+bool egress_hand_over(int channel, uint16_t port);
 
 /* In guestd.c */
 

@@ -3,7 +3,9 @@
 from gloveport.model.event import AUDITED, Event, EventKind
 from gloveport.model.files import Change, ChangeKind, FileStat, FileType, Grep, Match, WatchEvent
 from gloveport.model.ids import new_id, new_trace, resolve_id
+from gloveport.model.limits import GIB, KIB, MIB, Limits
 from gloveport.model.plan import (
+    EGRESS_PORT,
     Assembled,
     Bind,
     DevMount,
@@ -13,6 +15,20 @@ from gloveport.model.plan import (
     Plan,
     ProcMount,
     Tmpfs,
+)
+from gloveport.model.policy import (
+    Decision,
+    EgressRule,
+    ExecRule,
+    FileRules,
+    Injection,
+    Origin,
+    Policy,
+    PolicyLayer,
+    SecretBinding,
+    SecretSource,
+    ToolRule,
+    Verdict,
 )
 from gloveport.model.probe import Capability, Enforcement, Finding, Isolation, Probe
 from gloveport.model.process import MOST_ARGUMENTS, Chunk, ExecRequest, ExecResult, Exit, OutputStream, TerminalSize
@@ -25,11 +41,13 @@ from gloveport.model.session import (
     ToolReturned,
     TurnTaken,
 )
-from gloveport.model.spec import GIB, KIB, MIB, WORKSPACE, Limits, Source, Spec
+from gloveport.model.sizes import parse_size
+from gloveport.model.spec import WORKSPACE, Source, Spec
 from gloveport.model.status import Ref, SandboxState, SandboxStatus
 
 __all__ = [
     "AUDITED",
+    "EGRESS_PORT",
     "GIB",
     "KIB",
     "MIB",
@@ -41,26 +59,34 @@ __all__ = [
     "Change",
     "ChangeKind",
     "Chunk",
+    "Decision",
     "DevMount",
+    "EgressRule",
     "EndReason",
     "Enforcement",
     "Event",
     "EventKind",
     "ExecRequest",
     "ExecResult",
+    "ExecRule",
     "Exit",
+    "FileRules",
     "FileStat",
     "FileType",
     "Finding",
     "Grep",
+    "Injection",
     "Isolation",
     "Limits",
     "Link",
     "Match",
     "MountOperation",
+    "Origin",
     "OutputStream",
     "Overlay",
     "Plan",
+    "Policy",
+    "PolicyLayer",
     "Probe",
     "ProcMount",
     "Ref",
@@ -68,6 +94,8 @@ __all__ = [
     "RunSummary",
     "SandboxState",
     "SandboxStatus",
+    "SecretBinding",
+    "SecretSource",
     "SessionEnd",
     "SessionEnded",
     "SessionEvent",
@@ -78,10 +106,13 @@ __all__ = [
     "Tmpfs",
     "ToolCalled",
     "ToolReturned",
+    "ToolRule",
     "TurnTaken",
     "Usage",
+    "Verdict",
     "WatchEvent",
     "new_id",
     "new_trace",
+    "parse_size",
     "resolve_id",
 ]

@@ -29,6 +29,7 @@ class EventKind(StrEnum):
     FILE_WRITTEN = "file.written"
     CHANGES = "changes"
     MODEL_CALLED = "model.called"
+    EGRESS = "egress"
     ARTIFACT = "artifact"
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any
 
-from gloveport.model.spec import WORKSPACE, Limits
+from gloveport.model.limits import Limits
+from gloveport.model.policy import Policy
+from gloveport.model.spec import WORKSPACE
 
 __all__ = [
+    "EGRESS_PORT",
     "Assembled",
     "Bind",
     "DevMount",
@@ -22,6 +25,10 @@ __all__ = [
     "ProcMount",
     "Tmpfs",
 ]
+
+
+EGRESS_PORT = 3128
+"""Where a guest that has a way out reaches the egress proxy, on its own loopback; guestd.h has the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +111,16 @@ class Plan:
     seccomp: str = "standard"
     """Name of the system-call filter."""
     network: str = "none"
-    """`none`: the guest has a loopback interface of its own and nothing else."""
+    """`none`: the guest has a loopback interface and nothing else. `proxy`: the egress proxy listens on it."""
+    policy: Policy = field(default_factory=Policy)
+    """What the egress proxy decides by; limits and mounts of it are in the plan already."""
     limits: Limits = field(default_factory=Limits)
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values; each mount carries its operation's name."""
-        body = asdict(replace(self, env={}, mounts=())) | {"env": dict(self.env)}
-        body["mounts"] = [{"operation": type(mount).__name__.lower(), **_fields(mount)} for mount in self.mounts]
+        body: dict[str, Any] = {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
+        for mount, plain in zip(self.mounts, body["mounts"], strict=True):
+            plain["operation"] = type(mount).__name__.lower()
         return body
 
     def digest(self) -> str:
@@ -119,6 +129,12 @@ class Plan:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _fields(mount: MountOperation) -> dict[str, Any]:
-    values = {field.name: getattr(mount, field.name) for field in fields(mount)}
-    return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+def _plain(value: object) -> Any:
+    """As JSON values; sets sorted."""
+    if is_dataclass(value):
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, frozenset):
+        return sorted(map(str, value))
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

@@ -28,6 +28,7 @@ class Capability(StrEnum):
     PAUSE = "pause"
     SNAPSHOT = "snapshot"
     CONNECT = "connect"
+    EGRESS = "egress"
 
 
 class Enforcement(StrEnum):

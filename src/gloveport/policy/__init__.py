@@ -2,8 +2,6 @@
 
 from gloveport.policy.compile import GUEST_TOOLS, PlanInputs, check_limits, check_plan, compile_plan
 from gloveport.policy.decide import (
-    Decision,
-    Verdict,
     check_bounds,
     decide_exec,
     decide_path,
@@ -15,10 +13,8 @@ from gloveport.policy.showing import check_shown, decide_shown
 
 __all__ = [
     "GUEST_TOOLS",
-    "Decision",
     "HostView",
     "PlanInputs",
-    "Verdict",
     "check_bounds",
     "check_limits",
     "check_plan",

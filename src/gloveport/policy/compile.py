@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
-from gloveport.errors import InvalidRequest, NotFound, PolicyDenied
+from gloveport.errors import InvalidRequest, NotFound, PolicyDenied, Unsupported
 from gloveport.model import (
+    EGRESS_PORT,
     MIB,
     WORKSPACE,
     Assembled,
@@ -21,16 +22,18 @@ from gloveport.model import (
     MountOperation,
     Overlay,
     Plan,
+    Policy,
     ProcMount,
     Spec,
     Tmpfs,
 )
 from gloveport.policy.decide import LARGEST_OUTPUT, LONGEST_SECONDS, check_environment
+from gloveport.policy.egress import has_way_out
 from gloveport.policy.host import HostView
 from gloveport.policy.showing import check_shown, is_within
 from gloveport.policy.toolchains import Installation, find_interpreter, find_toolchain
 
-__all__ = ["GUEST_TOOLS", "PlanInputs", "check_limits", "check_plan", "compile_plan", "own_etc"]
+__all__ = ["GUEST_TOOLS", "PlanInputs", "check_enforced", "check_limits", "check_plan", "compile_plan", "own_etc"]
 
 GUEST_HOME = "/home/guest"
 GUEST_TOOLS = "/run/gloveport/bin"
@@ -74,6 +77,7 @@ def compile_plan(spec: Spec, inputs: PlanInputs) -> Plan:
     Raises `InvalidRequest`, `NotFound` for what does not exist, `PolicyDenied` for what must not be shown.
     """
     check_limits(spec.limits)
+    check_enforced(spec.policy)
     shown = _show(spec, inputs.host)
     mounts: list[MountOperation] = []
     mounts += _root(spec, inputs.host)
@@ -92,7 +96,30 @@ def compile_plan(spec: Spec, inputs: PlanInputs) -> Plan:
         uid=GUEST_UID,
         gid=GUEST_UID,
         limits=spec.limits,
+        network="proxy" if has_way_out(spec.policy) else "none",
+        policy=spec.policy,
     )
+
+
+def check_enforced(policy: Policy) -> None:
+    """Raise `Unsupported` for a policy that asks for what nothing keeps yet: it would be a promise nobody holds."""
+    for layer in policy.layers:
+        asked = {
+            "exec": layer.exec,
+            "files": layer.files,
+            "limits": layer.limits,
+            "tools": layer.tools,
+            "secrets": layer.secrets,
+            "environment": layer.environment,
+            "methods and paths of egress": [rule for rule in layer.egress or () if rule.methods or rule.paths],
+        }
+        for name, value in asked.items():
+            if value:
+                raise Unsupported(
+                    f"{layer.origin}: nothing keeps {name} of a policy yet",
+                    hint="remove it from the policy",
+                    capability=name,
+                )
 
 
 def check_limits(limits: Limits) -> None:
@@ -113,6 +140,7 @@ def check_plan(plan: Plan, host: HostView, *, fetched: Path) -> None:
     Trees below `fetched` may be under a workspace, although they are the platform's own.
     """
     check_limits(plan.limits)
+    check_enforced(plan.policy)
     check_environment(plan.env)
     if not _ID.fullmatch(plan.sandbox):
         raise InvalidRequest(f"not the id of a sandbox: {plan.sandbox!r}", hint="lower-case letters, digits and -")
@@ -253,6 +281,20 @@ def _check_stays(place: str, real: str, spec: Spec) -> None:
         )
 
 
+def _proxy_variables() -> dict[str, str]:
+    """What programs look at to find a proxy. None names SOCKS: many clients fail at once where they lack it."""
+    host, port = "127.0.0.1", EGRESS_PORT
+    proxy = f"http://{host}:{port}"
+    names = ("http_proxy", "https_proxy", "all_proxy")
+    java = " ".join(f"-D{kind}.proxyHost={host} -D{kind}.proxyPort={port}" for kind in ("http", "https"))
+    return {
+        **{spelt: proxy for name in names for spelt in (name, name.upper())},
+        **dict.fromkeys(("no_proxy", "NO_PROXY"), "localhost,127.0.0.1,::1"),
+        "JAVA_TOOL_OPTIONS": java,
+        "NODE_USE_ENV_PROXY": "1",
+    }
+
+
 def _environment(spec: Spec, extra_path: list[str]) -> dict[str, str]:
     path = ":".join((*extra_path, SHELL_PATH, GUEST_TOOLS))
     env = {
@@ -264,6 +306,7 @@ def _environment(spec: Spec, extra_path: list[str]) -> dict[str, str]:
         "TERM": "dumb",
         "TMPDIR": "/tmp",
         "USER": "guest",
+        **(_proxy_variables() if has_way_out(spec.policy) else {}),
         **spec.env,
     }
     check_environment(env)

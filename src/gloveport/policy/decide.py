@@ -5,16 +5,12 @@ from __future__ import annotations
 import math
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from types import MappingProxyType
 
 from gloveport.errors import InvalidRequest, PolicyDenied
-from gloveport.model import MIB, MOST_ARGUMENTS, WORKSPACE, ExecRequest, Limits
+from gloveport.model import MIB, MOST_ARGUMENTS, WORKSPACE, Decision, ExecRequest, Limits, Verdict
 
 __all__ = [
-    "Decision",
-    "Verdict",
     "check_bounds",
     "check_environment",
     "decide_exec",
@@ -38,23 +34,6 @@ _READS: Mapping[str, int] = MappingProxyType({"stat": 1, "list": 1, "watch": 1})
 """Functions of guestd that look → how many of their first arguments are paths."""
 _WRITES: Mapping[str, int] = MappingProxyType({"mkdir": 1, "remove": 1, "rename": 2})
 """The same, of those that change something."""
-
-
-class Verdict(StrEnum):
-    """What a decision says; the strictest wins."""
-
-    ALLOW = "allow"
-    ASK = "ask"
-    DENY = "deny"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """A verdict, the rule it comes from, and why."""
-
-    verdict: Verdict
-    rule: str
-    reason: str = ""
 
 
 _ALLOWED = Decision(verdict=Verdict.ALLOW, rule="built-in: the sandbox is the wall")

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator, Sequence
 
 from gloveport.errors import InvalidRequest, PolicyDenied
-from gloveport.policy.decide import Decision, Verdict
+from gloveport.model import Decision, Verdict
 from gloveport.policy.host import HostView
 
 __all__ = ["check_shown", "decide_shown", "is_within"]

@@ -9,11 +9,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import anyio
+
 from gloveport.backends import Backend, make_backend
 from gloveport.backends.bubblewrap.helpers import find_ripgrep
 from gloveport.errors import InvalidRequest, NotFound
 from gloveport.model import Limits, Plan, Probe, Ref, SandboxStatus, Spec, new_id, resolve_id
 from gloveport.policy import HostView, PlanInputs, check_plan, check_shown, compile_plan, survey
+from gloveport.sandbox.egress import make_gate, serve_way_out
 from gloveport.sandbox.recorder import Recorder
 from gloveport.sandbox.source import prepare_source
 from gloveport.settings import Settings
@@ -51,11 +54,17 @@ class Manager:
         self._backends: dict[str, Backend] = {}
         self._held: dict[str, Held] = {}
         self._stack = AsyncExitStack()
+        self._ways_out: dict[str, anyio.CancelScope] = {}
 
     async def __aenter__(self) -> Self:
         make_private(self.settings.state, mode=0o711)
         make_private(self.settings.data)
         self._scratch = make_private(self.settings.state / "scratch")
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        # Told of no error, the group wraps none: what the caller raised passes as it is.
+        self._stack.push_async_callback(self._tasks.__aexit__, None, None, None)
+        self._stack.callback(self._tasks.cancel_scope.cancel)
         for name in self._names:
             self._backends[name] = await self._stack.enter_async_context(make_backend(name, self.settings.state))
         return self
@@ -115,7 +124,20 @@ class Manager:
             raise
         held = Held(ref, recorder, self._scratch, None if trail is not None else own, plan.limits)
         self._held[ref.id] = held
+        if plan.network == "proxy":
+            await self._open_way_out(held, plan, own)
         return held
+
+    async def _open_way_out(self, held: Held, plan: Plan, trail: Trail) -> None:
+        listener = await held.backend.egress(held.ref)
+        scope = self._ways_out[held.ref.id] = anyio.CancelScope()
+        gate = make_gate(held.ref.id, plan.policy, trail)
+
+        async def serve() -> None:
+            with scope:
+                await serve_way_out(listener, gate)
+
+        self._tasks.start_soon(serve)
 
     def get(self, prefix: str) -> Held:
         """The sandbox that a unique prefix of its id names."""
@@ -135,6 +157,8 @@ class Manager:
     async def delete(self, prefix: str) -> str:
         """Delete by id or prefix; the id."""
         held = self.get(prefix)
+        if (way_out := self._ways_out.pop(held.ref.id, None)) is not None:
+            way_out.cancel()
         await held.backend.delete(held.ref)
         self._held.pop(held.ref.id, None)
         if held.trail is not None:

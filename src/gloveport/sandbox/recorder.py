@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from gloveport.backends.base import Backend, ChangeSet, Process
 from gloveport.errors import GloveportError, PolicyDenied
 from gloveport.model import (
     Chunk,
+    Decision,
     EventKind,
     ExecRequest,
     Exit,
@@ -22,7 +24,7 @@ from gloveport.model import (
     SandboxStatus,
     TerminalSize,
 )
-from gloveport.policy import Decision, decide_exec, decide_path, enforce
+from gloveport.policy import decide_exec, decide_path, enforce
 from gloveport.store import Trail
 
 __all__ = ["RECORDED_OUTPUT", "Recorder"]
@@ -115,6 +117,10 @@ class Recorder:
         """Delete, and say so."""
         await self._backend.delete(ref)
         self.trail.append(EventKind.SANDBOX_DELETED, {"sandbox": ref.id})
+
+    async def egress(self, ref: Ref) -> socket.socket:
+        """The wrapped backend's: every connection on it is recorded by the proxy."""
+        return await self._backend.egress(ref)
 
     async def sweep(self) -> None:
         """The wrapped backend's; it touches no sandbox that anybody holds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -216,6 +217,13 @@ class BubblewrapBackend(BackendBase):
                 self._sandboxes.pop(ref.id, None)
                 self._discard(sandbox.place)
 
+    async def egress(self, ref: Ref) -> socket.socket:
+        """Made by guestd in the guest's network, before any program of the guest ran."""
+        listener = self._running(ref).listener
+        if listener is None:
+            raise NotFound(f"sandbox {ref.id} has no way out", hint="its policy allows no egress", id=ref.id)
+        return listener
+
     async def changes(self, ref: Ref) -> ChangeSet:
         """Read the workspace's upper layer on the host; works for a failed or stopped sandbox too."""
         sandbox = self._known(ref)
@@ -225,8 +233,8 @@ class BubblewrapBackend(BackendBase):
         return await anyio.to_thread.run_sync(OverlayChanges, work.original, sandbox.place.upper)
 
     def _check(self, plan: Plan) -> None:
-        if plan.network != "none":
-            raise Unsupported(f"no network {plan.network!r} yet", hint="leave the network out", capability="egress")
+        if plan.network not in ("none", "proxy"):
+            raise Unsupported(f"no network {plan.network!r}", hint="`none` or `proxy`", capability="egress")
         if plan.seccomp != "standard":
             raise Unsupported(f"no system-call filter {plan.seccomp!r}", hint="use `standard`")
         if plan.limits.cpus is not None and not self._cgroups.has("cpu"):

@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import anyio
@@ -18,6 +19,7 @@ from gloveport.backends.bubblewrap.launcher import IDMAP_UNSUPPORTED, Launch, La
 from gloveport.backends.bubblewrap.place import Place, Record
 from gloveport.backends.bubblewrap.render import Places, render
 from gloveport.backends.bubblewrap.watch import Watch, Watched
+from gloveport.backends.bubblewrap.way_out import take_listener
 from gloveport.backends.bubblewrap.workspace import IDMAP_TROUBLE, Workspace, stages_for
 from gloveport.errors import BackendUnavailable, GloveportError
 from gloveport.guest.channel import Channel
@@ -54,6 +56,8 @@ class LiveSandbox:
     """The plan's environment as processes get it."""
     state: SandboxState = SandboxState.CREATING
     reason: str = ""
+    listener: socket.socket | None = None
+    """The guest's way out; `None` where its plan has none."""
     watch: Watch | None = None
     ending: anyio.Lock = field(default_factory=anyio.Lock)
     """The end of its wall time and a `delete` may come together."""
@@ -77,6 +81,8 @@ class LiveSandbox:
                 self.state = SandboxState.STOPPED
             if self.watch is not None:
                 self.watch.cancel()
+            if self.listener is not None:
+                self.listener.close()
             try:
                 if self.channel.lost is None:
                     self.channel.close()
@@ -114,21 +120,23 @@ async def start_sandbox(plan: Plan, place: Place, workspace: Workspace, means: M
     cgroup = _make_cgroup(plan, means.cgroups)
     sandbox: LiveSandbox | None = None
     try:
-        launched, control = _launch(plan, place, workspace, means, cgroup)
+        started = _launch(plan, place, workspace, means, cgroup)
         sandbox = LiveSandbox(
             plan=plan,
             digest=plan.digest(),
             place=place,
             workspace=workspace,
             cgroup=cgroup,
-            launched=launched,
-            channel=Channel(control, cgroup.oom_kills if cgroup is not None else None),
+            launched=started.launched,
+            channel=Channel(started.control, cgroup.oom_kills if cgroup is not None else None),
             created_at=time.time(),
             env=encode_env(plan.env),
         )
         means.tasks.start_soon(sandbox.channel.run, sandbox.lost)
-        with anyio.fail_after(_START_SECONDS):
-            await sandbox.channel.ready()
+        with started.way_out or nullcontext() as way_out:
+            with anyio.fail_after(_START_SECONDS):
+                await sandbox.channel.ready()
+            sandbox.listener = take_listener(way_out) if way_out is not None else None
     except BaseException as error:
         with anyio.CancelScope(shield=True):
             words, status = "", None
@@ -141,7 +149,7 @@ async def start_sandbox(plan: Plan, place: Place, workspace: Workspace, means: M
             raise _start_failure(words, status) from error
         raise
     sandbox.state = SandboxState.RUNNING
-    launched.find_guestd()
+    started.launched.find_guestd()
     place.record(
         Record(
             id=plan.sandbox,
@@ -151,16 +159,25 @@ async def start_sandbox(plan: Plan, place: Place, workspace: Workspace, means: M
             source=workspace.source,
         )
     )
-    watched = Watched(upper=place.upper, workspace=_workspace(plan), open_proc=launched.open_proc)
+    watched = Watched(upper=place.upper, workspace=_workspace(plan), open_proc=started.launched.open_proc)
     sandbox.watch = Watch(plan.limits, sandbox.channel, watched, sandbox.expire)
     means.tasks.start_soon(sandbox.guard, sandbox.watch)
     return sandbox
 
 
-def _launch(
-    plan: Plan, place: Place, workspace: Workspace, means: Means, cgroup: SandboxCgroup | None
-) -> tuple[Launched, socket.socket]:
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """Bubblewrap, and our ends of what it inherited."""
+
+    launched: Launched
+    control: socket.socket
+    way_out: socket.socket | None
+    """Where guestd sends the guest's listening socket."""
+
+
+def _launch(plan: Plan, place: Place, workspace: Workspace, means: Means, cgroup: SandboxCgroup | None) -> _Started:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    way_out, way_in = _way_out(plan)
     info = os.pipe()
     seccomp = os.open(means.helpers.seccomp, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -177,6 +194,7 @@ def _launch(
             seccomp_fd=seccomp,
             info_fd=info[1],
             guestd_memory=0 if means.cgroups.has("memory") else plan.limits.memory_bytes,
+            egress_fd=way_in.fileno() if way_in is not None else None,
         )
         request = Launch(
             launcher=means.helpers.launch,
@@ -184,17 +202,25 @@ def _launch(
             user=(place.user.uid, place.user.gid) if os.geteuid() == 0 else None,
             cgroups=[str(directory) for directory in cgroup.directories] if cgroup else [],
             stages=stages_for(workspace),
-            keep=(theirs.fileno(), seccomp, info[1]),
+            keep=(theirs.fileno(), seccomp, info[1], *([way_in.fileno()] if way_in is not None else ())),
         )
-        return launch(request, info[0]), ours
+        return _Started(launch(request, info[0]), ours, way_out)
     except BaseException:
         ours.close()
+        if way_out is not None:
+            way_out.close()
         os.close(info[0])
         raise
     finally:
         theirs.close()
+        if way_in is not None:
+            way_in.close()
         os.close(info[1])
         os.close(seccomp)
+
+
+def _way_out(plan: Plan) -> tuple[socket.socket, socket.socket] | tuple[None, None]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM) if plan.network == "proxy" else (None, None)
 
 
 def _make_cgroup(plan: Plan, cgroups: Cgroups) -> SandboxCgroup | None:

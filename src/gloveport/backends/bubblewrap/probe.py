@@ -56,7 +56,7 @@ def probe_host(name: str, cgroups: Cgroups, program: str | None = None) -> Probe
     return Probe(
         backend=name,
         isolation=Isolation.NAMESPACE,
-        capabilities=frozenset({Capability.PTY, Capability.CHANGES}),
+        capabilities=frozenset({Capability.PTY, Capability.CHANGES, Capability.EGRESS}),
         versions=versions,
         limits=_enforcement(cgroups),
         findings=tuple(findings),

@@ -35,6 +35,8 @@ class Places:
     info_fd: int
     guestd_memory: int
     """Bytes that guestd watches for; 0 where a cgroup does."""
+    egress_fd: int | None = None
+    """Where guestd sends the socket of the guest's way out; `None` where it has none."""
 
 
 def render(plan: Plan, places: Places) -> list[str]:
@@ -95,6 +97,7 @@ def _guestd(plan: Plan, places: Places) -> list[str]:
     limits = plan.limits
     return [
         *("-f", str(places.control_fd)),
+        *(("-e", str(places.egress_fd)) if places.egress_fd is not None else ()),
         *("-m", str(places.guestd_memory)),
         *("-p", str(limits.processes)),
         *("-n", str(limits.open_files)),

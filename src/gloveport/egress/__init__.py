@@ -1,0 +1,18 @@
+"""The egress proxy: the only way out of a sandbox, where every connection is decided, bounded and recorded."""
+
+from gloveport.egress.dial import resolve
+from gloveport.egress.gate import Gate, OddHost
+from gloveport.egress.proxy import serve_egress
+from gloveport.egress.record import Answer, Budget, Destination, EgressRecord, Judge
+
+__all__ = [
+    "Answer",
+    "Budget",
+    "Destination",
+    "EgressRecord",
+    "Gate",
+    "Judge",
+    "OddHost",
+    "resolve",
+    "serve_egress",
+]

@@ -1,0 +1,80 @@
+"""The guest's end of one connection, while the proxy still talks to it itself."""
+
+from __future__ import annotations
+
+import socket
+
+import anyio
+
+__all__ = ["Client", "ClientGone", "receive", "send_all"]
+
+_PIECE = 64 * 1024
+
+
+class ClientGone(Exception):
+    """The guest ended its stream in the middle of something."""
+
+
+class Client:
+    """A buffered reader and a writer over a non-blocking socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.socket = sock
+        self._held = b""
+
+    async def peek(self) -> bytes:
+        """The first byte, left where it is; empty at the end."""
+        if not self._held:
+            self._held = await self._receive()
+        return self._held[:1]
+
+    async def read(self, count: int) -> bytes:
+        """Exactly `count` bytes. Raises `ClientGone`."""
+        while len(self._held) < count:
+            more = await self._receive()
+            if not more:
+                raise ClientGone("the guest ended in the middle of a message")
+            self._held += more
+        taken, self._held = self._held[:count], self._held[count:]
+        return taken
+
+    async def some(self) -> bytes:
+        """What is there, at least a byte; empty at the end."""
+        taken, self._held = self._held or await self._receive(), b""
+        return taken
+
+    def take(self) -> bytes:
+        """What was read and not used."""
+        taken, self._held = self._held, b""
+        return taken
+
+    def put_back(self, data: bytes) -> None:
+        """Undo a read."""
+        self._held = data + self._held
+
+    async def send(self, data: bytes) -> None:
+        """Write all of it. Raises `OSError` when the guest is gone."""
+        await send_all(self.socket, data)
+
+    async def _receive(self) -> bytes:
+        return await receive(self.socket)
+
+
+async def receive(sock: socket.socket) -> bytes:
+    """What a non-blocking socket has, waiting for a byte; empty at the end."""
+    while True:
+        try:
+            return sock.recv(_PIECE)
+        except BlockingIOError:
+            await anyio.wait_readable(sock)
+
+
+async def send_all(sock: socket.socket, data: bytes) -> None:
+    """Write all of it to a non-blocking socket."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[sock.send(rest) :]
+        except BlockingIOError:
+            await anyio.wait_writable(sock)

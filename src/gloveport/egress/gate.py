@@ -1,0 +1,99 @@
+"""What every connection of one sandbox passes: decided, dialled, counted, recorded."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+
+import anyio
+import h11
+
+from gloveport.egress.client import Client, ClientGone, send_all
+from gloveport.egress.dial import Refused, Unreachable, decide_again, dial
+from gloveport.egress.record import Budget, Destination, EgressRecord, Judge, Resolve
+from gloveport.egress.relay import Idle, OverBudget, join
+
+__all__ = ["Canonical", "Gate", "OddHost"]
+
+
+class OddHost(Exception):
+    """A host that is not written the one way that everybody reads alike; the text says why."""
+
+
+Canonical = Callable[[str], str]
+"""A host as a client wrote it → its one canonical form. Raises `OddHost`."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Gate:
+    """The way out of one sandbox."""
+
+    sandbox: str
+    judge: Judge
+    canonical: Canonical
+    resolve: Resolve
+    tell: Callable[[EgressRecord], None]
+    """Hears of every decision when what it led to has ended."""
+    budget: Budget = field(default_factory=Budget)
+    spent: int = 0
+    """Bytes, of all connections, both ways."""
+
+    @contextmanager
+    def recorded(self) -> Iterator[EgressRecord]:
+        """A record that is told at the end, whatever happens. What the policy or the network ends, ends here."""
+        began = time.monotonic()
+        record = EgressRecord(sandbox=self.sandbox, started_at=time.time())
+        try:
+            yield record
+        except (Refused, Unreachable, OddHost, h11.ProtocolError) as error:
+            record.error = str(error)
+        except (ClientGone, OSError) as error:
+            record.error = str(error)
+            raise
+        except Idle:
+            record.error = f"idle for {self.budget.idle_seconds:g} s"
+        except OverBudget:
+            record.error = f"more than {self.budget.total_bytes} bytes in all"
+        finally:
+            record.duration = round(time.monotonic() - began, 6)
+            self.tell(record)
+
+    @asynccontextmanager
+    async def patience(self) -> AsyncIterator[None]:
+        """The time that a client has to say what it wants. Raises `ClientGone`."""
+        try:
+            with anyio.fail_after(self.budget.header_seconds):
+                yield
+        except TimeoutError:
+            raise ClientGone(f"said nothing whole within {self.budget.header_seconds:g} s") from None
+
+    async def connect(self, destination: Destination, record: EgressRecord) -> socket.socket:
+        """Decide and dial. Raises `Refused` or `Unreachable`."""
+        seconds = self.budget.dial_seconds
+        return await dial(destination, record, judge=self.judge, resolve=self.resolve, seconds=seconds)
+
+    async def confirm(self, destination: Destination, record: EgressRecord, peer: socket.socket) -> None:
+        """Decide about one more request on a connection that is there. Raises `Refused`."""
+        await decide_again(destination, record, judge=self.judge, address=str(peer.getpeername()[0]))
+
+    async def join(self, client: Client, peer: socket.socket, record: EgressRecord) -> None:
+        """A tunnel, to its end."""
+
+        def count(sent: int, received: int) -> None:
+            self.count(record, sent=sent, received=received)
+
+        ahead = client.take()
+        count(len(ahead), 0)
+        await send_all(peer, ahead)
+        await join(client.socket, peer, idle_seconds=self.budget.idle_seconds, count=count)
+
+    def count(self, record: EgressRecord, *, sent: int = 0, received: int = 0) -> None:
+        """Add bytes to a connection and to the sandbox. Raises `OverBudget`."""
+        record.sent += sent
+        record.received += received
+        self.spent += sent + received
+        if self.spent > self.budget.total_bytes:
+            raise OverBudget

@@ -1,0 +1,158 @@
+"""Reads a policy file strictly: every mistake is named with its line and what was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from gloveport.errors import InvalidRequest, NotFound
+from gloveport.policy.lines import Place, line_numbers
+from gloveport.policy.schema import PolicyDocument
+
+__all__ = ["Document", "Mistake", "parse_document", "read_document", "refuse"]
+
+LARGEST_FILE = 1024 * 1024
+"""Bytes. A policy that nobody can read is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mistake:
+    """One thing that is wrong with a file."""
+
+    line: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A file that has the right shape, and where each part of it stands."""
+
+    file: str
+    body: PolicyDocument
+    lines: Mapping[Place, int]
+
+    def line(self, *place: str | int) -> int:
+        """The line of a part, or of the nearest part around it."""
+        while place and place not in self.lines:
+            place = place[:-1]
+        return self.lines.get(place, 1)
+
+
+def read_document(path: Path) -> Document:
+    """Read one TOML or JSON (`.json`) file. Raises `NotFound`, or `InvalidRequest` that lists every mistake."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise NotFound(f"cannot read the policy {path}: {error.strerror}", hint="check --policy") from error
+    return parse_document(data, str(path), is_json=path.suffix == ".json")
+
+
+def parse_document(data: bytes, file: str, *, is_json: bool = False) -> Document:
+    """As `read_document`, from bytes; `file` names them in messages."""
+    if len(data) > LARGEST_FILE:
+        refuse(file, [Mistake(line=1, what=f"larger than {LARGEST_FILE} bytes")])
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        refuse(file, [Mistake(line=line, what="not UTF-8")])
+    raw = _parse(text, file, is_json=is_json)
+    lines = line_numbers(text, is_json=is_json)
+    try:
+        body = PolicyDocument.model_validate(raw)
+    except ValidationError as error:
+        refuse(file, list(_mistakes(error.errors(include_url=False), lines)))
+    return Document(file=file, body=body, lines=lines)
+
+
+def refuse(file: str, mistakes: Sequence[Mistake]) -> NoReturn:
+    """Raise `InvalidRequest` with all mistakes of a file, by line."""
+    ordered = sorted(mistakes, key=lambda mistake: mistake.line)
+    raise InvalidRequest(
+        "\n".join(f"{file}:{mistake.line}: {mistake.what}" for mistake in ordered),
+        hint="correct the policy; nothing runs under one that is not understood whole",
+        mistakes=[{"file": file, "line": mistake.line, "what": mistake.what} for mistake in ordered],
+    )
+
+
+def _parse(text: str, file: str, *, is_json: bool) -> Mapping[str, Any]:
+    try:
+        found = json.loads(text, object_pairs_hook=_no_twins) if is_json else tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        refuse(file, [Mistake(line=_toml_line(str(error), text), what=f"not TOML: {error}")])
+    except json.JSONDecodeError as error:
+        refuse(file, [Mistake(line=error.lineno, what=f"not JSON: {error.msg}")])
+    except (_Twin, RecursionError) as error:
+        refuse(file, [Mistake(line=1, what=str(error) or "too deep")])
+    if not isinstance(found, dict):
+        refuse(file, [Mistake(line=1, what="not an object")])
+    return found
+
+
+class _Twin(ValueError):
+    """A key that stands twice: readers differ in which one they take."""
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _Twin(f"the key {key!r} stands twice in one object")
+        found[key] = value
+    return found
+
+
+def _toml_line(said: str, text: str) -> int:
+    """`tomllib` says it in words: "(at line 3, column 7)" or "(at end of document)"."""
+    _, found, rest = said.rpartition("(at line ")
+    number = rest.partition(",")[0]
+    return int(number) if found and number.isdigit() else text.count("\n") + 1
+
+
+def _mistakes(errors: Sequence[ErrorDetails], lines: Mapping[Place, int]) -> Iterator[Mistake]:
+    """A misspelt key is one mistake: that the right one is missing goes without saying."""
+    misspelt = {(*found["loc"][:-1], _meant(found["loc"])) for found in errors if found["type"] == "extra_forbidden"}
+    for found in errors:
+        place = found["loc"]
+        if found["type"] == "missing" and place in misspelt:
+            continue
+        line = next((lines[place[:end]] for end in range(len(place), 0, -1) if place[:end] in lines), 1)
+        where = ".".join(str(part) for part in place)
+        if found["type"] == "extra_forbidden":
+            near = _meant(place)
+            meant = f"did you mean {near!r}?" if near else f"known here: {', '.join(sorted(_keys_at(place[:-1])))}"
+            yield Mistake(line=line, what=f"unknown key {where!r}; {meant}")
+        else:
+            yield Mistake(line=line, what=f"{where}: {found['msg'][:1].lower()}{found['msg'][1:]}")
+
+
+def _meant(place: Place) -> str | None:
+    """The key that an unknown one is most like."""
+    return next(iter(difflib.get_close_matches(str(place[-1]), _keys_at(place[:-1]), n=1)), None)
+
+
+def _keys_at(place: Place) -> list[str]:
+    """The keys that the schema knows at a place."""
+    model: type[BaseModel] | None = PolicyDocument
+    for part in place:
+        if model is None:
+            return []
+        field = model.model_fields.get(str(part))
+        if field is not None:
+            model = next(_models(field.annotation), None)
+    return list(model.model_fields) if model is not None else []
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)

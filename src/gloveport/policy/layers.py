@@ -1,0 +1,251 @@
+"""From policy files to one policy: rules in canonical form, examples checked, layers in their order."""
+
+from __future__ import annotations
+
+import ipaddress
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit
+
+from gloveport.errors import InvalidRequest
+from gloveport.model import (
+    EgressRule,
+    ExecRule,
+    FileRules,
+    Injection,
+    Limits,
+    Origin,
+    Policy,
+    PolicyLayer,
+    SecretBinding,
+    SecretSource,
+    ToolRule,
+    Verdict,
+    parse_size,
+)
+from gloveport.policy.commands import matches_command
+from gloveport.policy.document import Document, Mistake, refuse
+from gloveport.policy.egress import EgressRequest, rule_matches
+from gloveport.policy.hosts import canonical_host, canonical_pattern, split_port
+from gloveport.policy.lines import Place
+from gloveport.policy.schema import HostRule, Rule, Secret
+
+__all__ = ["Groups", "compile_layer", "merge_layers"]
+
+Groups = Mapping[str, Sequence[str]]
+"""Hosts (with or without port) by the name of their group, `@` included."""
+
+_VERDICTS = (Verdict.ALLOW, Verdict.ASK, Verdict.DENY)
+_HTTPS, _HTTP = 443, 80
+_SIZES = {"memory": "memory_bytes", "disk": "disk_bytes", "tmp": "tmp_bytes", "output": "output_bytes"}
+
+
+def compile_layer(document: Document, name: str, *, groups: Groups | None = None) -> PolicyLayer:
+    """What one file says, as a layer called `name`. Raises `InvalidRequest` that lists every mistake with its line."""
+    reader = _Reader(document, name, groups or {})
+    layer = reader.layer()
+    if reader.mistakes:
+        refuse(document.file, reader.mistakes)
+    return layer
+
+
+def merge_layers(layers: Sequence[PolicyLayer], base: Limits | None = None) -> Policy:
+    """One policy of layers from the highest to the lowest.
+
+    A limit that a layer names holds for the layers below it too: they can only lower it, unless it is open.
+    """
+    limits = base or Limits()
+    bounded: set[str] = set()
+    for layer in layers:
+        for name, value in layer.limits.items():
+            before = getattr(limits, name)
+            tightened = value if name not in bounded or before is None else min(before, value)
+            changed: dict[str, Any] = {name: tightened}
+            limits = replace(limits, **changed)
+        if "limits" not in layer.open:
+            bounded |= set(layer.limits)
+    return Policy(layers=tuple(layers), limits=limits)
+
+
+class _Reader:
+    """Turns one document into a layer and collects what is wrong with it."""
+
+    def __init__(self, document: Document, name: str, groups: Groups) -> None:
+        self.mistakes: list[Mistake] = []
+        self._document = document
+        self._name = name
+        self._groups = groups
+
+    def layer(self) -> PolicyLayer:
+        body = self._document.body
+        environment = body.environment
+        return PolicyLayer(
+            origin=Origin(layer=self._name, file=self._document.file),
+            egress=tuple(self._egress()) if body.egress is not None else None,
+            egress_default=Verdict(body.egress.default) if body.egress is not None else Verdict.DENY,
+            exec=tuple(self._exec()) if body.exec is not None else None,
+            tools=tuple(self._tools()) if body.tools is not None else None,
+            files=FileRules(**{key: tuple(value) for key, value in body.files}) if body.files is not None else None,
+            limits=MappingProxyType(dict(self._limits())),
+            secrets=tuple(binding for name, secret in body.secrets.items() for binding in self._secret(name, secret)),
+            environment=MappingProxyType(dict(environment.set) if environment is not None else {}),
+            open=frozenset(body.open),
+        )
+
+    def _egress(self) -> Iterator[EgressRule]:
+        section = self._document.body.egress
+        for verdict in _VERDICTS:
+            for number, written in enumerate(getattr(section, verdict)):
+                place = ("egress", str(verdict), number)
+                rules = list(self._host_rules(written, verdict, place, private=section is not None and section.private))
+                yield from rules
+                self._check_examples(written, place, partial(_reaches, rules))
+
+    def _host_rules(
+        self, written: HostRule, verdict: Verdict, place: tuple[str | int, ...], *, private: bool
+    ) -> Iterator[EgressRule]:
+        hosts: Sequence[str] = (written.host,)
+        if written.host.startswith("@"):
+            if written.host not in self._groups:
+                known = ", ".join(sorted(self._groups)) or "none on this machine"
+                self._mistake(place, f"no group {written.host!r}; known: {known}")
+                return
+            hosts = self._groups[written.host]
+        for host in hosts:
+            try:
+                name, port = _destination(host)
+            except InvalidRequest as error:
+                self._mistake(place, error.message)
+                continue
+            yield EgressRule(
+                verdict=verdict,
+                host=name,
+                port=port,
+                methods=tuple(written.methods),
+                paths=tuple(written.paths),
+                private=written.private or private,
+                reason=written.reason,
+                origin=self._origin(place),
+            )
+
+    def _exec(self) -> Iterator[ExecRule]:
+        section = self._document.body.exec
+        for verdict in _VERDICTS:
+            for number, written in enumerate(getattr(section, verdict)):
+                place = ("exec", str(verdict), number)
+                try:
+                    words = tuple(shlex.split(written.command))
+                except ValueError as error:
+                    self._mistake(place, f"not words of a shell: {error}")
+                    continue
+                rule = ExecRule(verdict=verdict, command=words, reason=written.reason, origin=self._origin(place))
+                yield rule
+                self._check_examples(written, place, partial(matches_command, words))
+
+    def _tools(self) -> Iterator[ToolRule]:
+        section = self._document.body.tools
+        for verdict in _VERDICTS:
+            for number, written in enumerate(getattr(section, verdict)):
+                place = ("tools", str(verdict), number)
+                rule = ToolRule(verdict=verdict, tool=written.tool, reason=written.reason, origin=self._origin(place))
+                yield rule
+                self._check_examples(written, place, partial(_names_tool, written.tool))
+
+    def _limits(self) -> Iterator[tuple[str, float]]:
+        section = self._document.body.limits
+        if section is None:
+            return
+        for name, value in section:
+            if value is None:
+                continue
+            try:
+                yield _SIZES.get(name, name), parse_size(value) if isinstance(value, str) else value
+            except InvalidRequest as error:
+                self._mistake(("limits", name), error.message)
+
+    def _secret(self, name: str, written: Secret) -> Iterator[SecretBinding]:
+        place = ("secrets", name)
+        sources: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in written.source if v is not None
+        }
+        if len(sources) != 1:
+            self._mistake((*place, "source"), "name exactly one source: env, file, command or keyring")
+            return
+        injections = {key: v for key, v in written.inject if v is not None and key != "value"}
+        if len(injections) > 1:
+            self._mistake((*place, "inject"), "name one of header, query, basic and sigv4")
+            return
+        hosts = []
+        for number, text in enumerate(written.hosts):
+            try:
+                hosts.append(canonical_host(text).name)
+            except InvalidRequest as error:
+                self._mistake((*place, "hosts", number), f"{error.message} (a secret is bound to plain names)")
+        kind, target = next(iter(injections.items()), ("header", "Authorization"))
+        yield SecretBinding(
+            name=name,
+            source=SecretSource(**sources),
+            hosts=tuple(hosts),
+            injection=Injection(kind=kind, name=target, value=written.inject.value),
+            variable=written.variable,
+            origin=self._origin(place),
+        )
+
+    def _check_examples(self, written: Rule, place: Place, matches: Callable[[str], bool]) -> None:
+        for key, examples, expected in (("match", written.match, True), ("not_match", written.not_match, False)):
+            for number, text in enumerate(examples):
+                try:
+                    found = matches(text)
+                except InvalidRequest as error:
+                    self._mistake((*place, key, number), error.message)
+                    continue
+                if found is not expected:
+                    says = "is not covered by its rule" if expected else "is covered by its rule"
+                    self._mistake((*place, key, number), f"the example {text!r} {says}")
+
+    def _mistake(self, place: Place, what: str) -> None:
+        self.mistakes.append(Mistake(line=self._document.line(*place), what=what))
+
+    def _origin(self, place: Place) -> Origin:
+        return Origin(layer=self._name, file=self._document.file, line=self._document.line(*place))
+
+
+def _destination(text: str) -> tuple[str, int | None]:
+    """A rule's host in canonical form, and its port."""
+    if text == "*":
+        return text, None
+    try:
+        return str(ipaddress.ip_network(text)), None
+    except ValueError:
+        pass
+    if "/" in text:
+        raise InvalidRequest(f"not a network: {text!r}", hint="write it as 10.0.0.0/8, without host bits")
+    host, port = split_port(text)
+    return canonical_pattern(host), port
+
+
+def _reaches(rules: Sequence[EgressRule], text: str) -> bool:
+    """Whether any of the rules covers an example: `host`, `host:port`, or `GET https://host/path`."""
+    method, space, rest = text.partition(" ")
+    url = urlsplit(rest if space else text)
+    if url.scheme in ("http", "https") and url.netloc:
+        host, port = split_port(url.netloc)
+        request = EgressRequest(
+            host=canonical_host(host),
+            port=port or (_HTTPS if url.scheme == "https" else _HTTP),
+            method=method if space else None,
+            path=(url.path or "/") if space else None,
+        )
+    else:
+        host, port = split_port(text)
+        request = EgressRequest(host=canonical_host(host), port=port or _HTTPS)
+    return any(rule_matches(rule, request) for rule in rules)
+
+
+def _names_tool(pattern: str, tool: str) -> bool:
+    return fnmatchcase(tool, pattern)

@@ -1,0 +1,99 @@
+"""The only way out of a real sandbox: what its policy allows passes, and nothing else does."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from gloveport.model import Policy, Spec
+from gloveport.policy.document import parse_document
+from gloveport.policy.layers import compile_layer, merge_layers
+from gloveport.sandbox import Manager, Sandbox, shell_request
+from gloveport.settings import Settings
+
+pytestmark = [pytest.mark.anyio, pytest.mark.needs("bubblewrap")]
+
+
+class Server(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"reached\n")
+
+    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - its name there
+        return
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+def policy(text: str) -> Policy:
+    return merge_layers([compile_layer(parse_document(text.encode(), "p.toml"), "project")])
+
+
+def egress_of(settings: Settings) -> list[dict[str, object]]:
+    (trail,) = (settings.data / "audit").glob("*.jsonl")
+    events = [json.loads(line) for line in Path(trail).read_text().splitlines()]
+    return [event["data"] for event in events if event["kind"] == "egress"]
+
+
+async def test_what_the_policy_names_is_reached_by_ordinary_programs(settings: Settings, port: int) -> None:
+    allowed = policy(f'[egress]\nallow = [{{ host = "localhost:{port}", private = true }}]')
+    script = f"""
+unset no_proxy NO_PROXY
+curl -sS http://localhost:{port}/ && curl -sS --proxytunnel http://localhost:{port}/
+curl -sS --socks5-hostname 127.0.0.1:3128 http://localhost:{port}/
+curl -sS http://other.test:{port}/; curl -sS -m 5 http://127.0.0.1:{port}/
+python3 -c 'import urllib.request as u; print(u.urlopen("http://localhost:{port}/").read())'
+"""
+    async with Sandbox.create(Spec(policy=allowed), settings=settings) as sandbox:
+        done = await sandbox.exec(shell_request(script))
+    assert done.text.count("reached") == 4, done
+    assert "blocked by egress.default: no rule names other.test" in done.text
+    assert [(record["protocol"], record["host"], record["allowed"]) for record in egress_of(settings)] == [
+        ("http", "localhost", True),
+        ("connect", "localhost", True),
+        ("socks5", "localhost", True),
+        ("http", "other.test", False),
+        ("http", "127.0.0.1", False),
+        ("http", "localhost", True),
+    ]
+
+
+async def test_without_a_rule_there_is_no_way_out_at_all(settings: Settings) -> None:
+    async with Sandbox.create(settings=settings) as sandbox:
+        done = await sandbox.exec(shell_request("env | grep -i proxy; curl -sS -m 5 http://127.0.0.1:3128/"))
+    assert done.exit.status != 0
+    assert b"proxy=" not in done.stdout
+
+
+async def test_a_private_place_that_is_not_named_as_such_is_refused(settings: Settings, port: int) -> None:
+    allowed = policy(f'[egress]\nallow = ["localhost:{port}"]')
+    async with Sandbox.create(Spec(policy=allowed), settings=settings) as sandbox:
+        done = await sandbox.exec(shell_request(f"unset no_proxy NO_PROXY; curl -sS http://localhost:{port}/"))
+    assert "blocked by built-in: private addresses: localhost leads to" in done.text
+
+
+async def test_each_sandbox_has_its_own_policy_and_its_way_out_ends_with_it(settings: Settings, port: int) -> None:
+    allowed = policy(f'[egress]\nallow = [{{ host = "localhost:{port}", private = true }}]')
+    other = policy('[egress]\nallow = ["else.test"]')
+    ask = shell_request(f"unset no_proxy NO_PROXY; curl -sS http://localhost:{port}/")
+    async with Manager(settings) as manager:
+        held = [await manager.create(Spec(policy=rules)) for rules in (allowed, other)]
+        first, second = (Sandbox(each) for each in held)
+        assert (await first.exec(ask)).text == "reached\n"
+        assert "blocked" in (await second.exec(ask)).text
+        listener = await held[0].backend.egress(held[0].ref)
+        await manager.delete(held[0].ref.id)
+        assert listener.fileno() == -1
+        assert "blocked" in (await second.exec(ask)).text
