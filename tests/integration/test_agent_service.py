@@ -135,7 +135,8 @@ async def test_the_command_line_gets_the_arguments_that_the_sdk_would_pass_for_t
 async def test_an_agent_reads_edits_and_tests_in_the_sandbox_with_the_tools_it_is_offered(
     workplace: Sandbox, manager: Manager, trail: Trail, repository: Path
 ) -> None:
-    test = "python3 -m unittest -q tests.test_calc"
+    # -B: an edit of the same length within a second would leave the compiled file valid.
+    test = "python3 -B -m unittest -q tests.test_calc"
     edit = {"file_path": "/workspace/calc.py", "old_string": "a - b", "new_string": "a + b"}
     model = ScriptedModel.of(
         (Text("I look first."), ToolUse("Read", {"file_path": "/workspace/calc.py"})),

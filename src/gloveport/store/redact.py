@@ -42,6 +42,12 @@ start, because a failed attempt read a bounded length, or nothing that a second 
 """
 
 
+_MARKS = re.compile("|".join("gh[pousr]_" if mark == "gh" else re.escape(mark) for mark, _ in SHAPES))
+_SHORT = 4000
+"""Characters up to which one look for all marks is faster than a look for each."""
+_NESTED = (Mapping, list, tuple)
+
+
 class Redactor:
     """Replaces known secrets, and what looks like a credential or an e-mail address, by `[redacted]`.
 
@@ -64,6 +70,13 @@ class Redactor:
                 text = shape.sub(MASK, text)
         return text
 
+    def may_hold(self, encoded: str) -> bool:
+        """Whether JSON text may hold something to mask, or is nested too deeply. No escape can hide a mark."""
+        if len(encoded) > _SHORT or encoded.count("[") + encoded.count("{") > _DEEPEST:
+            return True
+        known = self._known is not None and self._known.search(encoded) is not None
+        return known or _MARKS.search(encoded) is not None
+
     def value(self, value: Any) -> Any:
         """A JSON value without secrets in any text of it, keys included.
 
@@ -74,7 +87,7 @@ class Redactor:
     def _value(self, value: Any, depth: int) -> Any:
         if isinstance(value, str):
             return self.text(value)
-        if not isinstance(value, Mapping | list | tuple):
+        if value is None or isinstance(value, int | float) or not isinstance(value, _NESTED):
             return value
         if depth == 0:
             return MASK

@@ -62,11 +62,11 @@ class Trail:
         """
         if self._descriptor is None:
             raise InvalidRequest(f"the trail {self.path} is closed", hint="this is a defect: please report it")
-        clean = self._redactor.value(data)
+        clean, encoded = self._clean(kind, data)
         time = datetime.now(UTC).isoformat(timespec="microseconds")
         sealed = (
             f'{{"sequence":{self._sequence},"time":"{time}","trace":"{self.trace}","kind":"{kind}",'
-            f'"data":{self._encoded(kind, clean)},"previous":"{self._previous}"'
+            f'"data":{encoded},"previous":"{self._previous}"'
         ).encode()
         digest = hashlib.sha256(self._previous.encode() + sealed).hexdigest()
         self._write(self._descriptor, sealed + f'{_SEAL}{digest}"}}\n'.encode())
@@ -94,9 +94,18 @@ class Trail:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _encoded(self, kind: EventKind, clean: Mapping[str, Any]) -> str:
+    def _clean(self, kind: EventKind, data: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+        """The data as it is recorded, and the same encoded.
+
+        Most events hold nothing like a secret, which one look at their JSON tells: it is asked twice at every exec.
+        """
+        with suppress(ValueError, TypeError, RecursionError):
+            encoded = _encode(data)
+            if not self._redactor.may_hold(encoded):
+                return data, encoded
+        clean = self._redactor.value(data)
         try:
-            return _encode(clean)
+            return clean, _encode(clean)
         except (ValueError, TypeError) as error:
             raise Internal(f"a {kind} event is no JSON: {error}", hint="please report this") from error
 

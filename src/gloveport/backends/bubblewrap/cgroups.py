@@ -19,6 +19,8 @@ _PERIOD_MICROSECONDS = 100_000
 _MEMBERS = "gloveport-members"
 _TRIES = 10
 """How often in a row other processes may take a parent away between two steps."""
+_OOM_COUNT = {1: "memory.oom_control", 2: "memory.events"}
+_OOM_COUNT_BYTES = 4096
 _OWN_PROCESSES = 3
 """bubblewrap (twice, while it starts) and guestd."""
 
@@ -28,6 +30,8 @@ class SandboxCgroup:
     """The groups of one sandbox: one directory a controller (version 1) or one in all (version 2)."""
 
     directories: tuple[Path, ...]
+    oom_count: str = "memory.oom_control"
+    """The file that counts kills for memory."""
 
     def remove(self) -> None:
         """Remove the groups; they must be empty of processes. Missing ones are fine."""
@@ -36,14 +40,18 @@ class SandboxCgroup:
                 directory.rmdir()
 
     def oom_kills(self) -> int:
-        """How often the kernel killed for memory here."""
+        """How often the kernel killed for memory here. Asked at every exec, so it is one read of one file."""
         for directory in self.directories:
-            for name in ("memory.events", "memory.oom_control"):
-                with contextlib.suppress(OSError, ValueError):
-                    for line in (directory / name).read_text("ascii").splitlines():
-                        key, _, value = line.partition(" ")
-                        if key == "oom_kill":
-                            return int(value)
+            try:
+                counted = os.open(f"{directory}/{self.oom_count}", os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                continue
+            try:
+                _, found, rest = os.read(counted, _OOM_COUNT_BYTES).partition(b"oom_kill ")
+            finally:
+                os.close(counted)
+            if found:
+                return int(rest.split(b"\n", 1)[0])
         return 0
 
 
@@ -88,7 +96,7 @@ class Cgroups:
         if not roots:
             return None
         directories = tuple(dict.fromkeys(root / sandbox for root in roots.values()))
-        group = SandboxCgroup(directories=directories)
+        group = SandboxCgroup(directories=directories, oom_count=_OOM_COUNT[self.version])
         try:
             for directory in directories:
                 _make_below(directory.parent, directory)
