@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import anyio
 import pytest
 
-from gloveport.model import Policy, Spec
+from gloveport.model import Limits, Policy, Spec
 from gloveport.policy.document import parse_document
 from gloveport.policy.layers import compile_layer, merge_layers
 from gloveport.sandbox import Manager, Sandbox, shell_request
@@ -82,6 +83,20 @@ async def test_a_private_place_that_is_not_named_as_such_is_refused(settings: Se
     async with Sandbox.create(Spec(policy=allowed), settings=settings) as sandbox:
         done = await sandbox.exec(shell_request(f"unset no_proxy NO_PROXY; curl -sS http://localhost:{port}/"))
     assert "blocked by built-in: private addresses: localhost leads to" in done.text
+
+
+async def test_a_way_out_ends_with_the_time_of_its_sandbox_and_disturbs_no_other(settings: Settings, port: int) -> None:
+    allowed = policy(f'[egress]\nallow = [{{ host = "localhost:{port}", private = true }}]')
+    short = Limits(sandbox_seconds=1.5, exec_seconds=1)
+    ask = shell_request(f"unset no_proxy NO_PROXY; curl -sS http://localhost:{port}/")
+    async with Manager(settings) as manager:
+        brief = await manager.create(Spec(policy=allowed, limits=short))
+        listener = await brief.backend.egress(brief.ref)
+        with anyio.fail_after(60), pytest.raises(anyio.ClosedResourceError):
+            await anyio.wait_writable(listener)  # a listening socket never is
+        assert listener.fileno() == -1
+        other = Sandbox(await manager.create(Spec(policy=allowed)))
+        assert (await other.exec(ask)).text == "reached\n"
 
 
 async def test_each_sandbox_has_its_own_policy_and_its_way_out_ends_with_it(settings: Settings, port: int) -> None:

@@ -81,7 +81,8 @@ class LiveSandbox:
                 self.state = SandboxState.STOPPED
             if self.watch is not None:
                 self.watch.cancel()
-            if self.listener is not None:
+            if self.listener is not None and self.listener.fileno() >= 0:
+                anyio.notify_closing(self.listener)  # whoever waits on it must let go before its number is another's
                 self.listener.close()
             try:
                 if self.channel.lost is None:
