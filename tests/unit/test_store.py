@@ -358,3 +358,26 @@ def test_what_a_guest_writes_cannot_make_masking_slow() -> None:
     )
     given = json.dumps(list(HOSTILE.values())).encode()
     subprocess.run([sys.executable, "-c", code], input=given, timeout=PATIENCE, check=True)
+
+
+ODD_SECRET = 's\u00e9cret "quoted"\n'
+MASKED = [
+    ODD_SECRET,
+    "AKIA" + "A" * 16,
+    "ghp_" + "a" * 36,
+    "sk-" + "a" * 32,
+    "eyJ" + "a" * 30,
+    "https://u:p@host",
+    "bob@a.example",
+    "-----BEGIN PRIVATE KEY-----x",
+]
+
+
+@given(st.text(max_size=40), st.sampled_from(MASKED), st.text(max_size=40))
+def test_one_look_at_the_json_misses_nothing_that_is_masked(before: str, secret: str, after: str) -> None:
+    redactor = Redactor([ODD_SECRET])
+    for data in ({"key": [f"{before}{secret}{after}"]}, {f"{before}{secret}{after}": 1}):
+        if redactor.value(data) != data:
+            assert redactor.may_hold(json.dumps(data))
+    assert redactor.value([secret]) != [secret]
+    assert not redactor.may_hold(json.dumps({"argv": ["/bin/true"], "sandbox": "calm-fox-1"}))
