@@ -25,7 +25,10 @@ from gloveport.client.start import runner_environment
 from gloveport.client.wire import INPUT_WINDOW, Decoder, Kind, encode_data, encode_frame, encode_json, encode_signal
 from gloveport.errors import BackendUnavailable, GloveportError, InvalidRequest, LimitExceeded, NotFound
 from gloveport.model import ExecRequest, Limits, Ref, Spec
+from gloveport.runner.connection import Connection as RunnerConnection
 from gloveport.runner.contain import contain
+from gloveport.runner.processes import relay
+from gloveport.sandbox import Sandbox
 from gloveport.settings import Settings
 
 from ..conftest import PATIENCE, processes_below  # noqa: TID252 - tests are no package of ours
@@ -227,6 +230,28 @@ def test_the_tree_of_a_caller_that_leaves_is_killed(live: Settings, name: str) -
         begin_exec(runner, name, "/bin/sh", "-c", "sleep 1000 & echo started; sleep 1000")
         assert [runner.next().kind, runner.next().payload] == [Kind.STARTED, b"started\n"]
     wait_no_sleep(live, name)
+
+
+class Unheard(RunnerConnection):
+    """A way back on which nothing gets through, as to a caller who stopped reading."""
+
+    def __init__(self) -> None:
+        self.asked = anyio.Event()
+
+    async def started(self, **facts: Any) -> None:
+        self.asked.set()
+        await anyio.sleep_forever()
+
+
+async def test_the_tree_of_a_caller_that_leaves_before_it_hears_of_it_is_killed(sandbox: Sandbox) -> None:
+    process = await sandbox.start(["sleep", "1000"])
+    unheard = Unheard()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(relay, process, unheard)
+        await unheard.asked.wait()
+        tasks.cancel_scope.cancel()
+    with anyio.fail_after(PATIENCE):
+        assert (await process.wait()).signal == signal.SIGKILL
 
 
 def test_a_detached_process_outlives_its_caller_and_its_output_is_kept(live: Settings, name: str) -> None:

@@ -131,7 +131,6 @@ class Calls:
         if asked.terminal is not None:
             asked = lasting(asked, held.limits)
         process = await held.backend.exec(held.ref, asked)
-        await connection.started(pid=process.pid)
         return {"exit": encode(await relay(process, connection))}
 
     async def _detach(self, held: Held, asked: ExecRequest) -> Mapping[str, Any]:

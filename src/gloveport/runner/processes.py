@@ -25,6 +25,7 @@ MOST_DETACHED = 256
 async def relay(process: Process, connection: Connection) -> Exit:
     """Connect a process with its caller until it ends. Cancelling (the caller left) kills the whole tree."""
     try:
+        await connection.started(pid=process.pid)
         await _attach(process, connection)
         return await process.wait()
     except BaseException:
