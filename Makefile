@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Tests mostly wait for processes, so more of them at a time than there are cores.
+AT_A_TIME ?= 4
 MADE_FROM := pyproject.toml requirements/dev.lock $(wildcard build_backend/*.py) $(wildcard src/gloveport/guest/*.c) $(wildcard src/gloveport/guest/*.h)
 
 .PHONY: help venv demo test check bench lock clean
@@ -20,8 +22,8 @@ demo: $(STAMP) ## Let an agent repair a real project in a sandbox
 	@$(BIN)/python examples/demo/run.py
 
 test: $(STAMP) ## Run every test this machine can run
-	@echo "==> tests"
-	@$(BIN)/python -m pytest
+	@echo "==> tests, $(AT_A_TIME) files at a time"
+	@$(BIN)/python -m pytest -q -n $(AT_A_TIME) --dist loadfile
 
 check: $(STAMP) ## Style, types and architecture
 	@echo "==> ruff" && $(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -57,11 +57,11 @@ def begin_exec(runner: Connection, name: str, *argv: str, **options: Any) -> Non
 
 
 def finish(runner: Connection) -> tuple[dict[str, Any], bytes]:
-    output = b""
+    output: list[bytes] = []
     while (frame := runner.next()).kind is not Kind.RESULT:
         if frame.kind is Kind.STDOUT:
-            output += frame.payload
-    return frame.json()["exit"], output
+            output.append(frame.payload)
+    return frame.json()["exit"], b"".join(output)
 
 
 def shell(settings: Settings, name: str, line: str) -> tuple[dict[str, Any], bytes]:
