@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ def test_a_tree_of_any_depth_is_removed(tmp_path: Path) -> None:
     root = tmp_path / "tree"
     root.mkdir()
     here = os.open(root, os.O_RDONLY)
-    for _ in range(5000):
+    for _ in range(2500):  # a path of more than PATH_MAX
         os.mkdir("d", dir_fd=here)
         with open(os.open("f", os.O_CREAT | os.O_WRONLY, dir_fd=here), "w") as file:
             file.write("x")
@@ -67,3 +68,13 @@ def test_a_private_directory_gets_its_mode_back(tmp_path: Path) -> None:
     path = make_private(tmp_path / "p" / "q")
     path.chmod(0o777)
     assert make_private(path).stat().st_mode & 0o777 == 0o700
+
+
+def test_several_may_remove_one_tree(tmp_path: Path) -> None:
+    for number in range(20):
+        tree = tmp_path / str(number)
+        for name in ("a/b/c/d", "a/e/f", "g/h", "i"):
+            (tree / name).mkdir(parents=True)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(remove_tree, [tree] * 4))
+        assert not tree.exists()

@@ -75,7 +75,7 @@ def remove_tree(path: Path) -> None:
     """Remove a tree that a guest wrote, however deep, unreadable or oddly named. Missing is fine.
 
     Nothing is reached by a path of the guest's making: every directory is moved up to the top, opened there without
-    following links, and emptied; so two descriptors suffice for any depth.
+    following links, and emptied; so two descriptors suffice for any depth. Two who remove the same tree take turns.
     """
     try:
         top = _open_directory(path, None)
@@ -85,6 +85,7 @@ def remove_tree(path: Path) -> None:
         path.unlink(missing_ok=True)
         return
     try:
+        fcntl.flock(top, fcntl.LOCK_EX)
         _empty(top)
     finally:
         os.close(top)
