@@ -270,11 +270,11 @@ async def test_a_session_cut_short_fails_the_run_with_its_reason(
 async def test_a_run_out_of_time_keeps_what_it_had(manager: Manager, settings: Settings, repository: Path) -> None:
     async def dawdle(sandbox: Sandbox) -> SessionEnd:
         await fix(sandbox)
-        await sandbox.exec(shell_request("sleep 1000", timeout=1.9))
-        await sandbox.exec(shell_request("sleep 1000", timeout=1.9))
+        await sandbox.exec(shell_request("sleep 1000", timeout=4.9))
+        await sandbox.exec(shell_request("sleep 1000", timeout=4.9))
         return SessionEnd.DONE
 
-    spec = Spec(source=Source(repo=str(repository)), limits=Limits(sandbox_seconds=2, exec_seconds=2))
+    spec = Spec(source=Source(repo=str(repository)), limits=Limits(sandbox_seconds=5, exec_seconds=5))
     directory, _ = await carry_out(manager, settings, repository, dawdle, spec=spec)
     assert (directory.summary().state, directory.summary().reason) == (RunState.FAILED, EndReason.TIMEOUT)
     assert b"a + b" in directory.patch.read_bytes()

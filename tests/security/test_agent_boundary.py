@@ -380,16 +380,24 @@ async def test_a_planted_skill_runs_nothing_on_the_host_even_when_skills_are_tru
 
 
 def processes_of(cli: str) -> dict[int, bytes]:
-    """Host processes whose program is `cli` as they call it themselves, with their environments."""
+    """Host processes below this one whose program is `cli` as they call it themselves, with their environments."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                if (entry / "cmdline").read_bytes().split(b"\0")[0] == os.fsencode(cli):
+                is_it = (entry / "cmdline").read_bytes().split(b"\0")[0] == os.fsencode(cli)
+                if is_it and is_below_this_process(int(entry.name)):
                     found[int(entry.name)] = (entry / "environ").read_bytes()
             except OSError:
                 continue
     return found
+
+
+def is_below_this_process(pid: int) -> bool:
+    """Whether it descends from this one: other tests, which run beside it, have such processes too."""
+    while pid not in (0, 1, os.getpid()):
+        pid = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+    return pid == os.getpid()
 
 
 async def test_the_command_lines_environment_holds_what_the_recipe_says_and_nothing_of_the_hosts(
