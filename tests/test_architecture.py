@@ -61,7 +61,9 @@ MAY_START_PROCESSES = {
     "backends/bubblewrap/launcher.py": "bubblewrap itself",
     "backends/bubblewrap/probe.py": "one empty trial sandbox",
     "sandbox/host_git.py": "git in clean repositories of the platform's own",
+    "policy/asking.py": "this host's own pip, npm and git, to say what they are set up with; never a repository's",
     "client/start.py": "the local runner",
+    "sandbox/secrets.py": "a command that the operator's policy names for a secret",
 }
 """There is no other: the Claude Code CLI, too, is an exec in a sandbox."""
 
@@ -83,6 +85,7 @@ MAY_IMPORT_BY_NAME = {
     "__init__.py": "the public names, when they are first used",
     "backends/__init__.py": "the backend that is asked for",
     "cli/application.py": "the command that is invoked",
+    "sandbox/inspection.py": "the certificate authority, when a policy looks into TLS",
     "cli/main.py": "the command that is invoked",
 }
 """There is no other way to a module than an import that this file's tests see."""

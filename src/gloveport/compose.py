@@ -10,10 +10,13 @@ from gloveport.settings import Settings
 
 __all__ = ["run_locally"]
 
+_NOBODY_ASKED = 0.0
+"""Seconds: `gloveport approvals` speaks with the runner only, so what would be asked in a run is denied at once."""
+
 
 async def run_locally(task: Task, settings: Settings, listener: Listener) -> RunSummary:
     """Carry out one task in this process, with a sandbox of its own and Claude as the agent."""
-    async with Manager(settings) as manager:
+    async with Manager(settings, ask_seconds=_NOBODY_ASKED) as manager:
         directory = make_run_directory(settings.data, new_id())
         return await run_task(
             task,

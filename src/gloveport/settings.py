@@ -32,6 +32,9 @@ class Settings:
     model: str | None = None
     prices: Path | None = None
     """A file of model prices beside those that are built in."""
+    extra_authorities: Path | None = None
+    """A PEM file of certificate authorities that servers may have, beside those that this host trusts: where the egress
+    proxy terminates TLS, it is the one that verifies them."""
 
     @property
     def socket(self) -> Path:
@@ -43,7 +46,8 @@ class Settings:
         """Settings from `env` (the process's environment unless given).
 
         `GLOVEPORT_STATE`, `GLOVEPORT_DATA`, `GLOVEPORT_IDLE_SECONDS`, `ANTHROPIC_API_KEY`, `ANTHROPIC_AUTH_TOKEN`,
-        `ANTHROPIC_BASE_URL`, `GLOVEPORT_MODEL`, `GLOVEPORT_PRICES`, and the XDG base directories.
+        `ANTHROPIC_BASE_URL`, `GLOVEPORT_MODEL`, `GLOVEPORT_PRICES`, `GLOVEPORT_CA_FILE`, and the XDG base
+        directories.
         """
         variables = os.environ if env is None else env
         home = Path(variables.get("HOME") or Path.home())
@@ -64,6 +68,7 @@ class Settings:
             auth_token=variables.get("ANTHROPIC_AUTH_TOKEN") or None,
             model=variables.get("GLOVEPORT_MODEL") or None,
             prices=Path(prices) if (prices := variables.get("GLOVEPORT_PRICES")) else None,
+            extra_authorities=Path(extra) if (extra := variables.get("GLOVEPORT_CA_FILE")) else None,
         )
 
 

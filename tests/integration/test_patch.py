@@ -388,22 +388,31 @@ def test_files_that_a_host_runs_by_itself_and_links_out_of_the_tree_are_warned_o
         ".gitmodules",
         ".mcp.json",
         ".pre-commit-config.yaml",
+        "bare/HEAD",
         "nested/.envrc",
         "nested/.vscode/tasks.json",
     ]
-    upper_of(world, dict.fromkeys([*suspicious, "Makefile", "src/a.py", "bare/HEAD", "bare/config"], "x"))
+    upper_of(world, dict.fromkeys([*suspicious, "Makefile", "src/a.py", "bare/config"], "x"))
     for name, target in {"in": "src/a.py", "up": "../x", "root": "/etc/passwd", "src/in": "../Makefile"}.items():
         (world.upper / name).symlink_to(target)
     warnings = world.patch().warnings
     warned = {warning.split("'")[1] for warning in warnings}
-    assert warned == {*suspicious, "bare", "up", "root"}
+    assert warned == {*suspicious, "up", "root"}
     assert next(warning for warning in warnings if "'root'" in warning).endswith("to '/etc/passwd'")
 
 
-def test_a_deleted_file_is_not_warned_of(world: World) -> None:
-    (world.tree / ".envrc").write_text("x")
-    os.mknod(world.upper / ".envrc", stat.S_IFCHR, 0)
-    assert world.patch().warnings == ()
+def test_a_deleted_file_is_warned_of_too(world: World) -> None:
+    """A guard may be what is gone: a hook, a start-up file."""
+    for name in (".envrc", "plain"):
+        (world.tree / name).write_text("x")
+        os.mknod(world.upper / name, stat.S_IFCHR, 0)
+    assert [warning.split(":")[0] for warning in world.patch().warnings] == ["'.envrc'"]
+
+
+@pytest.mark.parametrize(("text", "warned"), [("*.c filter=evil\n", True), ("* text=auto eol=lf\n", False)])
+def test_attributes_are_warned_of_where_they_ask_for_a_program(world: World, text: str, warned: bool) -> None:
+    upper_of(world, {"sub/.gitattributes": text})
+    assert [warning.split("'")[1] for warning in world.patch().warnings] == ["sub/.gitattributes"] * warned
 
 
 def test_no_changes_are_an_empty_patch_that_applies_to_anything(world: World) -> None:
@@ -632,10 +641,9 @@ def test_a_missing_tree_is_not_found(world: World) -> None:
 
 def test_a_write_that_fails_half_way_leaves_the_tree_as_it_was(world: World) -> None:
     """A limit on file size stands for a full disk; git has removed the old files by then."""
-    edit_here(world.tree, [("write", "a", "one\n", 0o755), ("write", "gone/b", "two\n", 0o644), ("link", "l", "a")])
+    edit_here(world.tree, [("write", "a", "one\n", 0o755), ("write", "gone/b", "two\n", 0o644)])
     (world.tree / "kept-empty").mkdir()
     upper_of(world, {"a": "1\n", "gone": "", "kept-empty/new": "n\n", "n/e/w": "w\n", "zeros": "\0" * 2_000_000})
-    (world.upper / "l").symlink_to("b")
     patch = world.patch().data
     before = look(world.tree)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -646,8 +654,37 @@ def test_a_write_that_fails_half_way_leaves_the_tree_as_it_was(world: World) -> 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert look(world.tree) == before
-    assert sorted(path.name for path in world.tree.iterdir()) == ["a", "gone", "kept-empty", "l"]
+    assert sorted(path.name for path in world.tree.iterdir()) == ["a", "gone", "kept-empty"]
     assert apply(patch, world.tree)
+
+
+def test_a_file_in_the_place_of_a_new_directory_leaves_links_and_files_as_they_were(world: World) -> None:
+    """Git sees it only when it writes."""
+    edit_here(world.tree, [("write", "a", "one\n", 0o755), ("link", "l", "a")])
+    upper_of(world, {"a": "1\n", "n/e/w": "w\n"})
+    (world.upper / "l").symlink_to("b")
+    patch = world.patch().data
+    (world.tree / "n").write_text("mine\n")
+    before = look(world.tree)
+    with pytest.raises(BackendUnavailable, match="as it was"):
+        apply(patch, world.tree)
+    assert look(world.tree) == before
+
+
+def test_a_patch_that_cannot_be_tried_leaves_the_tree_as_it_was(world: World) -> None:
+    """Where links are in it, it is applied to a copy first."""
+    edit_here(world.tree, [("write", "a", "one\n", 0o644)])
+    upper_of(world, {"a": "1\n", "zeros": "\0" * 2_000_000})
+    (world.upper / "l").symlink_to("a")
+    patch = world.patch().data
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        with pytest.raises(BackendUnavailable, match="could not be tried"):
+            apply(patch, world.tree)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert look(world.tree) == {b"a": ("file", False, b"one\n")}
 
 
 def test_contents_come_from_the_change_set_alone(world: World) -> None:

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gloveport.errors import InvalidRequest, NotFound, Unsupported
+from gloveport.errors import InvalidRequest, NotFound
 from gloveport.model import MIB, EgressRule, Injection, Origin, Policy, PolicyLayer, Verdict
-from gloveport.policy.compile import check_enforced
 from gloveport.policy.document import parse_document, read_document
 from gloveport.policy.layers import compile_layer, merge_layers
 
@@ -167,22 +166,3 @@ def test_a_file_that_is_not_there_is_an_error_never_an_open_policy(tmp_path: Pat
 def test_any_bytes_are_a_policy_or_refused(data: bytes, is_json: bool) -> None:
     with suppress(InvalidRequest):
         compile_layer(parse_document(data, "p", is_json=is_json), "project")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        '[exec]\ndeny = ["rm **"]',
-        '[tools]\ndeny = ["Bash"]',
-        '[files]\nhidden = ["/usr/share/doc"]',
-        "[limits]\nprocesses = 5",
-        '[secrets.A]\nhosts = ["a.example"]\nsource = { env = "A" }',
-        '[environment]\nset = { A = "b" }',
-        '[egress]\nallow = [{ host = "a.example", methods = ["GET"] }]',
-        '[egress]\ndeny = [{ host = "a.example", paths = ["/x"] }]',
-    ],
-)
-def test_what_nothing_keeps_yet_is_refused_rather_than_passed_over(text: str) -> None:
-    with pytest.raises(Unsupported, match="nothing keeps"):
-        check_enforced(merge_layers([layer(text)]))
-    check_enforced(merge_layers([layer('[egress]\nallow = ["a.example"]')]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from claude_agent_sdk import (
@@ -18,13 +18,13 @@ from claude_agent_sdk import (
     tool,
 )
 
-from gloveport.agents.guard import SERVER, SKILL_TOOL, Guard
+from gloveport.agents.guard import SERVER, Guard
 from gloveport.agents.jail import AGENT_HOME, JAILED_CLI, MODEL_SOCKET
 from gloveport.agents.session_files import SessionFiles
 from gloveport.agents.transport import LONGEST_MESSAGE
 from gloveport.model import WORKSPACE
 from gloveport.tools import Tool
-from gloveport.tools.claude import CLAUDE_TOOLS, Answer
+from gloveport.tools.claude import Answer
 
 __all__ = ["CLI_VARIABLES", "CONFIG_HOME", "build_recipe", "cli_arguments"]
 
@@ -67,7 +67,7 @@ _SETTINGS = json.dumps(
 )
 
 _INSTRUCTIONS = f"""\
-You work in a sandbox. {", ".join(CLAUDE_TOOLS)} act inside it, on the repository in {WORKSPACE}; the environment \
+You work in a sandbox. %s act inside it, on the repository in {WORKSPACE}; the environment \
 section above does not describe it, so find out there what you need to know (`git status`, `uname -a`). The sandbox \
 may have no network. Its limits and its policy are fixed: when something is refused, say so and go on without it."""
 
@@ -94,9 +94,9 @@ def build_recipe(
         cli_path=JAILED_CLI,
         cwd=WORKSPACE,
         env=dict(CLI_VARIABLES),
-        system_prompt={"type": "preset", "preset": "claude_code", "append": _INSTRUCTIONS},
-        tools=[SKILL_TOOL],
-        mcp_servers={SERVER: _server(call)},
+        system_prompt={"type": "preset", "preset": "claude_code", "append": _INSTRUCTIONS % ", ".join(guard.tools)},
+        tools=list(guard.cli_tools),
+        mcp_servers={SERVER: _server(call, guard.tools.values())},
         strict_mcp_config=True,
         allowed_tools=[f"mcp__{SERVER}"],
         permission_mode="dontAsk",
@@ -123,8 +123,8 @@ def cli_arguments(recipe: ClaudeAgentOptions) -> list[str]:
     values: dict[str, object] = {
         "output-format": "stream-json",
         "input-format": "stream-json",
-        "append-system-prompt": _INSTRUCTIONS,
-        "tools": SKILL_TOOL,
+        "append-system-prompt": cast("Mapping[str, str]", recipe.system_prompt)["append"],
+        "tools": ",".join(cast("Sequence[str]", recipe.tools)),
         "allowedTools": ",".join([*recipe.allowed_tools, *(f"Skill({name})" for name in recipe.skills or ())]),
         "permission-mode": recipe.permission_mode,
         "mcp-config": json.dumps({"mcpServers": {SERVER: {"type": "sdk", "name": SERVER}}}),
@@ -139,8 +139,8 @@ def cli_arguments(recipe: ClaudeAgentOptions) -> list[str]:
     return switches + [f"--{flag}={value}" for flag, value in values.items() if value is not None]
 
 
-def _server(call: Call) -> McpSdkServerConfig:
-    return create_sdk_mcp_server(SERVER, tools=[_sdk_tool(offered, call) for offered in CLAUDE_TOOLS.values()])
+def _server(call: Call, offered: Iterable[Tool]) -> McpSdkServerConfig:
+    return create_sdk_mcp_server(SERVER, tools=[_sdk_tool(each, call) for each in offered])
 
 
 def _sdk_tool(offered: Tool, call: Call) -> SdkMcpTool[Any]:

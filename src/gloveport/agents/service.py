@@ -132,7 +132,8 @@ async def open_claude_agent(
     skills, refused = await _choose_skills(spec, sandbox)
     for reason in refused:
         trail.append(EventKind.DECISION, {"sandbox": sandbox.id, "verdict": "deny", "reason": reason})
-    guard = Guard(skill.name for skill in skills)
+    guard = Guard((skill.name for skill in skills), sandbox.policy)
+    skills = [skill for skill in skills if skill.name in guard.skills]
     async with AsyncExitStack() as stack:
         room = stack.enter_context(open_room(manager.settings.state))
         proxy = await stack.enter_async_context(

@@ -27,7 +27,7 @@ def command(
     patch = bytearray()
     if run is not None:
         patch += run.patch.read_bytes()
-        facts: dict[str, object] = {"run": run.id}
+        facts: dict[str, object] = {"run": run.id, "warnings": list(run.summary().warnings)}
     else:
         with connect(settings) as runner:
             facts = runner.call("diff", id=name, ignored=ignored, sink=patch.extend)

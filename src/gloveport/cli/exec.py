@@ -20,7 +20,7 @@ from gloveport.errors import InvalidRequest
 from gloveport.model import WORKSPACE, ExecRequest, Exit, parse_size
 from gloveport.settings import Settings
 
-__all__ = ["main"]
+__all__ = ["STDERR", "STDOUT", "exit_status", "explain_exit", "has_input", "main"]
 
 STDOUT, STDERR = 1, 2
 TIMED_OUT = 124
@@ -65,7 +65,7 @@ def _run(options: Namespace) -> int:
         argv=options.argv,
         cwd=options.cwd,
         env=parse_env(options.env),
-        stdin=not options.no_input and _has_input(),
+        stdin=not options.no_input and has_input(),
         terminal=terminal_size(STDIN) if options.tty else None,
         timeout=options.timeout,
         output_bytes=None if options.output is None else parse_size(options.output),
@@ -80,11 +80,11 @@ def _run(options: Namespace) -> int:
     streams = Streams(stdin=STDIN if request.stdin else None, stdout=write_stdout, stderr=write_stderr)
     with connect(Settings.load()) as runner:
         ended = run_process(runner, options.sandbox, request, streams)
-    _explain(ended)
-    return _status(ended)
+    explain_exit(ended)
+    return exit_status(ended)
 
 
-def _has_input() -> bool:
+def has_input() -> bool:
     """Whether standard input is something to pass on: a terminal needs `--tty`, /dev/null is empty."""
     try:
         mode = os.fstat(STDIN).st_mode
@@ -100,7 +100,7 @@ def _collect(options: Namespace, request: ExecRequest) -> int:
         ended = run_process(runner, options.sandbox, request, streams)
     texts = {"stdout": stdout.decode("utf-8", "replace"), "stderr": stderr.decode("utf-8", "replace")}
     print_json({"exit": encode(ended), **texts})
-    return _status(ended)
+    return exit_status(ended)
 
 
 def _detach(options: Namespace, request: ExecRequest) -> int:
@@ -141,8 +141,8 @@ def _ended_line(text: str) -> str:
     return text if not text or text.endswith("\n") else text + "\n"
 
 
-def _explain(ended: Exit) -> None:
-    """What a status cannot say, on stderr."""
+def explain_exit(ended: Exit) -> None:
+    """Say what a status cannot, on stderr."""
     if ended.timed_out:
         note(f"killed: its time ran out after {ended.duration:.1f} s")
     if ended.oom:
@@ -153,5 +153,6 @@ def _explain(ended: Exit) -> None:
         note(f"dropped {ended.dropped_stdout} bytes of stdout and {ended.dropped_stderr} of stderr: see --output")
 
 
-def _status(ended: Exit) -> int:
+def exit_status(ended: Exit) -> int:
+    """This process's exit status for a command that ended so."""
     return TIMED_OUT if ended.timed_out else ended.status

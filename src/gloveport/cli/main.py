@@ -31,20 +31,23 @@ COMMANDS: Mapping[str, Row] = {
     "verify": Row("gloveport.cli.verify:command", "Check that the records of a run or a sandbox were not altered."),
     "create": Row("gloveport.cli.create:command", "Make a sandbox."),
     "exec": Row("gloveport.cli.exec:main", "Run a command or a tool in a sandbox."),
+    "once": Row("gloveport.cli.once:main", "Run one command under a policy, and leave nothing."),
     "shell": Row("gloveport.cli.shell:command", "Open a shell in a sandbox."),
     "ps": Row("gloveport.cli.ps:command", "List what runs detached in a sandbox."),
     "list": Row("gloveport.cli.list:command", "List the sandboxes."),
     "logs": Row("gloveport.cli.logs:command", "Print what was done in a sandbox."),
     "diff": Row("gloveport.cli.diff:command", "Print what a run, or a sandbox, changed."),
+    "approvals": Row("gloveport.cli.approvals:command", "Answer what sandboxes ask; list and take back grants."),
     "rm": Row("gloveport.cli.rm:command", "Delete sandboxes."),
     "plan": Row("gloveport.cli.plan:command", "Print what create would do."),
+    "policy": Row("gloveport.cli.policy:command", "Check a policy, or ask which of its rules decides."),
     "doctor": Row("gloveport.cli.doctor:command", "Examine this host."),
     "runner": Row("gloveport.cli.runner:command", "Show or stop the runner."),
     "version": Row("gloveport.cli.version:command", "Print the version."),
 }
 """The commands; each module is imported when it is invoked. To add one: a module, and a line."""
 
-_FAST = frozenset({"exec"})
+_FAST = frozenset({"exec", "once"})
 """Commands that read their own arguments: typer takes longer to import than an exec takes."""
 _APPLICATION = "gloveport.cli.application:run"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
@@ -21,6 +22,7 @@ __all__ = ["RunArgument", "command", "print_summary"]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run: its id, the first letters of it, or `last`.")]
 
 _WIDTH = 100
+_WARNINGS = 20
 
 
 def command(run: RunArgument, as_json: JsonOption = False) -> None:
@@ -56,6 +58,7 @@ def print_summary(directory: RunDirectory, console: Console) -> None:
     for name, text in facts:
         if text:
             console.print(Text.assemble((f"{name:<9}", "bold"), plain(text)), soft_wrap=True)
+    _print_warnings(summary.warnings, console)
     if digest.commands:
         console.print(Text("Commands", "bold"))
         for number, done in enumerate(digest.commands, 1):
@@ -65,6 +68,15 @@ def print_summary(directory: RunDirectory, console: Console) -> None:
         console.print(plain(summary.answer), markup=False, soft_wrap=True)
     console.print(Text.assemble(("Files    ", "bold"), str(directory.path)), soft_wrap=True)
     console.print(Text(f"         gloveport diff {summary.id} | gloveport apply {summary.id}", "dim"), soft_wrap=True)
+
+
+def _print_warnings(warnings: Sequence[str], console: Console) -> None:
+    """Each on a line of its own, whatever the names in it hold."""
+    for number, warning in enumerate(warnings[:_WARNINGS]):
+        text = " ".join(plain(warning).split())
+        console.print(Text.assemble((f"{'' if number else 'Look at':<9}", "bold yellow"), text), soft_wrap=True)
+    if len(warnings) > _WARNINGS:
+        console.print(f"{'':<9}and {len(warnings) - _WARNINGS} more: --json has all", soft_wrap=True)
 
 
 def _command_line(number: int, done: CommandRun) -> Text:

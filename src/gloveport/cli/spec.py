@@ -6,12 +6,12 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from gloveport.cli.policies import find_policy
 from gloveport.cli.texts import parse_env
 from gloveport.errors import InvalidRequest
 from gloveport.model import Limits, Source, Spec, parse_size
@@ -43,13 +43,26 @@ def make_spec(
     env: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable of every process. Repeatable.")
     ] = None,
-    timeout: Annotated[float, typer.Option(metavar="S", help="Seconds that one exec may take.")] = _LIMITS.exec_seconds,
-    memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory of all processes together.")] = "2g",
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE|NAME", help="A policy file, or a template. Repeatable, highest first."),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="S", help=f"Seconds that one exec may take. [default: {_LIMITS.exec_seconds:g}]"),
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Memory of all processes together. [default: 2g]")
+    ] = None,
     cpu: Annotated[
         float | None, typer.Option(metavar="N", help="CPUs, such as 1.0. [default: as many as there are]")
     ] = None,
-    disk: Annotated[str, typer.Option(metavar="SIZE", help="What the workspace may grow by.")] = "8g",
-    processes: Annotated[int, typer.Option(metavar="N", help="Processes and threads at once.")] = _LIMITS.processes,
+    disk: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="What the workspace may grow by. [default: 8g]")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(metavar="N", help=f"Processes and threads at once. [default: {_LIMITS.processes}]")
+    ] = None,
     backend: Annotated[str, typer.Option(metavar="NAME", help="What makes the sandbox.")] = "bubblewrap",
 ) -> Spec:
     """A spec. Its paths are absolute, because the runner works elsewhere. Raises `InvalidRequest`."""
@@ -57,6 +70,14 @@ def make_spec(
         raise InvalidRequest("say what to work on", hint="one of: --repo PATH, --repo URL, --empty")
     if commit is not None and repo is None:
         raise InvalidRequest("a commit of nothing", hint="name its repository with --repo")
+    asked = {
+        "exec_seconds": timeout,
+        "memory_bytes": None if memory is None else parse_size(memory),
+        "cpus": cpu,
+        "disk_bytes": None if disk is None else parse_size(disk),
+        "processes": processes,
+    }
+    found = find_policy(policy or (), {name: value for name, value in asked.items() if value is not None})
     return Spec(
         backend=backend,
         source=None if repo is None else Source(repo=_located(repo), commit=commit),
@@ -64,14 +85,8 @@ def make_spec(
         language=language,
         read_only=tuple(str(path.absolute()) for path in read_only or ()),
         env=parse_env(env or ()),
-        limits=replace(
-            _LIMITS,
-            exec_seconds=timeout,
-            memory_bytes=parse_size(memory),
-            cpus=cpu,
-            disk_bytes=parse_size(disk),
-            processes=processes,
-        ),
+        policy=found,
+        limits=found.limits,
     )
 
 

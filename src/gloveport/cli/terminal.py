@@ -18,7 +18,7 @@ from gloveport.errors import InvalidRequest
 from gloveport.model import ExecRequest, Exit, TerminalSize
 from gloveport.settings import Settings
 
-__all__ = ["STDIN", "run_on_terminal", "terminal_size"]
+__all__ = ["STDIN", "on_terminal", "run_on_terminal", "terminal_size"]
 
 STDIN, STDOUT = 0, 1
 
@@ -36,10 +36,16 @@ def terminal_size(descriptor: int) -> TerminalSize:
 
 def run_on_terminal(sandbox: str, request: ExecRequest) -> Exit:
     """Run `request`, which has a terminal, on the one of this process; it follows its size."""
-    write = partial(write_all, STDOUT)
-    streams = Streams(stdin=STDIN, stdout=write, stderr=write, size=partial(terminal_size, STDIN))
-    with connect(Settings.load()) as runner, _raw(STDIN):
+    with connect(Settings.load()) as runner, on_terminal() as streams:
         return run_process(runner, sandbox, request, streams)
+
+
+@contextmanager
+def on_terminal() -> Iterator[Streams]:
+    """The terminal of this process as a process's streams; raw while the scope lasts."""
+    write = partial(write_all, STDOUT)
+    with _raw(STDIN):
+        yield Streams(stdin=STDIN, stdout=write, stderr=write, size=partial(terminal_size, STDIN))
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from gloveport.client.wire import (
 )
 from gloveport.model import ExecRequest, Exit, TerminalSize
 
-__all__ = ["Streams", "run_process"]
+__all__ = ["Streams", "follow", "run_process"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +40,18 @@ class Streams:
 
 
 def run_process(connection: Connection, sandbox: str, request: ExecRequest, streams: Streams) -> Exit:
-    """Run `request` to its end.
+    """Run `request` in a sandbox to its end, as `follow` does."""
+    connection.begin("exec", id=sandbox, request=encode(request))
+    return follow(connection, streams)
+
+
+def follow(connection: Connection, streams: Streams) -> Exit:
+    """Connect the process of a call that was begun with `streams`, to its end.
 
     The first SIGINT goes to the process; the second raises `KeyboardInterrupt`, and leaving the connection's scope
     kills the tree. With a terminal SIGINT is a byte of input like any other, and SIGWINCH resizes.
     """
     watched = (signal.SIGINT,) if streams.size is None else (signal.SIGWINCH,)
-    connection.begin("exec", id=sandbox, request=encode(request))
     with _wakeups(watched) as wake, selectors.PollSelector() as selector:
         session = _Session(connection, streams, selector)
         selector.register(connection, selectors.EVENT_READ)

@@ -7,6 +7,7 @@ from gloveport.egress.dial import Refused, Unreachable
 from gloveport.egress.gate import Gate, OddHost
 from gloveport.egress.record import Destination
 from gloveport.egress.socks import Malformed, SocksStatus, reply, take_greeting, take_request
+from gloveport.egress.terminate import serve_inside
 
 __all__ = ["serve_socks"]
 
@@ -20,6 +21,8 @@ async def serve_socks(client: Client, gate: Gate) -> None:
             host, port = await take_request(client.read)
     except Malformed as error:
         await client.send(error.args[0])
+        return
+    if await _looked_into(client, host, port, gate):
         return
     with gate.recorded() as record:
         record.protocol, record.host, record.port = "socks5", host, port
@@ -35,3 +38,17 @@ async def serve_socks(client: Client, gate: Gate) -> None:
         with peer:
             await client.send(reply(SocksStatus.SUCCEEDED))
             await gate.join(client, peer, record)
+
+
+async def _looked_into(client: Client, host: str, port: int, gate: Gate) -> bool:
+    """Serve a tunnel that the policy looks into; whether it was one."""
+    try:
+        name = gate.canonical(host)
+    except OddHost:
+        return False
+    termination = gate.inspection.of(name, port)
+    if termination is None:
+        return False
+    await client.send(reply(SocksStatus.SUCCEEDED))
+    await serve_inside(client, name, port, termination, gate)
+    return True

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
+from typing import Protocol
 
 import anyio
 
-__all__ = ["Client", "ClientGone", "receive", "send_all"]
+__all__ = ["Client", "ClientGone", "SocketWire", "Wire", "receive", "send_all"]
 
 _PIECE = 64 * 1024
 
@@ -15,24 +16,52 @@ class ClientGone(Exception):
     """The guest ended its stream in the middle of something."""
 
 
-class Client:
-    """A buffered reader and a writer over a non-blocking socket."""
+class Wire(Protocol):
+    """Bytes both ways: a socket, or TLS over one."""
+
+    async def receive(self) -> bytes:
+        """What is there, waiting for a byte; empty at the end."""
+        ...
+
+    async def send(self, data: bytes) -> None:
+        """Write all of it. Raises `OSError` when the other end is gone."""
+        ...
+
+
+class SocketWire:
+    """A non-blocking socket as a wire."""
 
     def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    async def receive(self) -> bytes:
+        """What is there, waiting for a byte; empty at the end."""
+        return await receive(self._socket)
+
+    async def send(self, data: bytes) -> None:
+        """Write all of it. Raises `OSError` when the other end is gone."""
+        await send_all(self._socket, data)
+
+
+class Client:
+    """A buffered reader and a writer over a non-blocking socket, or over `wire` where that is TLS on the socket."""
+
+    def __init__(self, sock: socket.socket, wire: Wire | None = None) -> None:
         sock.setblocking(False)
         self.socket = sock
+        self._wire = wire or SocketWire(sock)
         self._held = b""
 
     async def peek(self) -> bytes:
         """The first byte, left where it is; empty at the end."""
         if not self._held:
-            self._held = await self._receive()
+            self._held = await self._wire.receive()
         return self._held[:1]
 
     async def read(self, count: int) -> bytes:
         """Exactly `count` bytes. Raises `ClientGone`."""
         while len(self._held) < count:
-            more = await self._receive()
+            more = await self._wire.receive()
             if not more:
                 raise ClientGone("the guest ended in the middle of a message")
             self._held += more
@@ -41,7 +70,7 @@ class Client:
 
     async def some(self) -> bytes:
         """What is there, at least a byte; empty at the end."""
-        taken, self._held = self._held or await self._receive(), b""
+        taken, self._held = self._held or await self._wire.receive(), b""
         return taken
 
     def take(self) -> bytes:
@@ -55,10 +84,7 @@ class Client:
 
     async def send(self, data: bytes) -> None:
         """Write all of it. Raises `OSError` when the guest is gone."""
-        await send_all(self.socket, data)
-
-    async def _receive(self) -> bytes:
-        return await receive(self.socket)
+        await self._wire.send(data)
 
 
 async def receive(sock: socket.socket) -> bytes:

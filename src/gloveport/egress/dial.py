@@ -31,6 +31,7 @@ async def dial(
     """
     _note(destination, record)
     answer = await judge.before(destination)
+    record.grant = answer.grant
     if answer.allowed:
         addresses = await _addresses(destination.host, resolve, seconds)
         answer = judge.after(destination, addresses)
@@ -44,6 +45,7 @@ async def decide_again(destination: Destination, record: EgressRecord, *, judge:
     """Decide about a request to a server that is connected already. Raises `Refused`."""
     _note(destination, record)
     answer = await judge.before(destination)
+    record.grant = answer.grant
     if answer.allowed:
         answer = judge.after(destination, [ipaddress.ip_address(address)])
     record.allowed, record.rule, record.reason, record.address = answer.allowed, answer.rule, answer.reason, address

@@ -13,6 +13,8 @@ import h11
 
 from gloveport.egress.client import Client, ClientGone, send_all
 from gloveport.egress.dial import Refused, Unreachable, decide_again, dial
+from gloveport.egress.http_parts import Asked
+from gloveport.egress.inspection import Inspection
 from gloveport.egress.record import Budget, Destination, EgressRecord, Judge, Resolve
 from gloveport.egress.relay import Idle, OverBudget, join
 
@@ -38,8 +40,11 @@ class Gate:
     tell: Callable[[EgressRecord], None]
     """Hears of every decision when what it led to has ended."""
     budget: Budget = field(default_factory=Budget)
+    inspection: Inspection = field(default_factory=Inspection)
+    """What is looked into, and the secrets that are put in."""
     spent: int = 0
     """Bytes, of all connections, both ways."""
+    _open: dict[int, tuple[EgressRecord, anyio.CancelScope]] = field(default_factory=dict, init=False)
 
     @contextmanager
     def recorded(self) -> Iterator[EgressRecord]:
@@ -47,7 +52,9 @@ class Gate:
         began = time.monotonic()
         record = EgressRecord(sandbox=self.sandbox, started_at=time.time())
         try:
-            yield record
+            with anyio.CancelScope() as scope:
+                self._open[id(record)] = record, scope
+                yield record
         except (Refused, Unreachable, OddHost, h11.ProtocolError) as error:
             record.error = str(error)
         except (ClientGone, OSError) as error:
@@ -58,8 +65,17 @@ class Gate:
         except OverBudget:
             record.error = f"more than {self.budget.total_bytes} bytes in all"
         finally:
+            del self._open[id(record)]
             record.duration = round(time.monotonic() - began, 6)
             self.tell(record)
+
+    def take_back(self, grant: str) -> int:
+        """End every connection that a grant, by its id, let through; how many."""
+        found = [(record, scope) for record, scope in self._open.values() if record.grant == grant]
+        for record, scope in found:
+            record.error = "what allowed it was taken back"
+            scope.cancel()
+        return len(found)
 
     @asynccontextmanager
     async def patience(self) -> AsyncIterator[None]:
@@ -69,6 +85,22 @@ class Gate:
                 yield
         except TimeoutError:
             raise ClientGone(f"said nothing whole within {self.budget.header_seconds:g} s") from None
+
+    def screen(self, asked: Asked, destination: Destination, record: EgressRecord) -> None:
+        """Raise `Refused`, and an alarm in the record, for a placeholder that is not where its secret goes."""
+        private = destination.protocol == "https"
+        stray = self.inspection.injector.stray(destination.host, asked.path, asked.headers, is_private=private)
+        if stray is not None:
+            record.method, record.path = destination.method, destination.path
+            record.rule, record.reason, record.alarm = "built-in: placeholders of secrets", stray.reason, stray.name
+            raise Refused
+
+    def is_same(self, written: str, host: str) -> bool:
+        """Whether a host as a client wrote it is the canonical `host`."""
+        try:
+            return self.canonical(written) == host
+        except OddHost:
+            return False
 
     async def connect(self, destination: Destination, record: EgressRecord) -> socket.socket:
         """Decide and dial. Raises `Refused` or `Unreachable`."""

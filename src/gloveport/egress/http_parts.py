@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import h11
 
-from gloveport.egress.client import Client, ClientGone, receive, send_all
+from gloveport.egress.client import Client, ClientGone, SocketWire, Wire
 
-__all__ = ["Asked", "GuestHttp", "PeerHttp", "split_target"]
+__all__ = ["Asked", "GuestHttp", "Headers", "PeerHttp", "split_origin", "split_target"]
 
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer upgrade".split()
 )
 _REASON_BYTES = 400
-_HTTP = 80
+_HTTP, _HTTPS = 80, 443
+_SWITCHING = 101
+_UPGRADE = ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"))
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -33,12 +35,19 @@ class Asked:
     """Path and query; empty for `CONNECT`."""
     headers: Headers = ()
 
+    @property
+    def wants_websocket(self) -> bool:
+        """Whether it asks to go on as a WebSocket."""
+        return any(name.lower() == b"upgrade" and value.strip().lower() == b"websocket" for name, value in self.headers)
+
 
 class GuestHttp:
     """The server's side, towards the guest. One request at a time."""
 
-    def __init__(self, client: Client, header_bytes: int) -> None:
+    def __init__(self, client: Client, header_bytes: int, read: Callable[[h11.Request], Asked] | None = None) -> None:
+        """`read` tells where a request goes; the requests are for a proxy unless it is given."""
         self._client = client
+        self._read = read or split_target
         self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=header_bytes)
 
     async def request(self) -> Asked | None:
@@ -50,7 +59,7 @@ class GuestHttp:
         event = await self._event()
         if not isinstance(event, h11.Request):
             return None
-        return split_target(event)
+        return self._read(event)
 
     async def body(self) -> bytes | None:
         """The next piece of the request's body; `None` at its end."""
@@ -64,7 +73,7 @@ class GuestHttp:
     async def tunnel(self) -> None:
         """Accept a `CONNECT`; what the guest has sent ahead is put back."""
         await self._send(h11.Response(status_code=200, headers=[], reason=b"Connection established"))
-        self._client.put_back(bytes(self._connection.trailing_data[0]))
+        self.release()
 
     async def refuse(self, status: int, reason: str) -> None:
         """Answer with an error of the proxy's own; `reason` reaches whoever reads the status line, and the body."""
@@ -86,8 +95,14 @@ class GuestHttp:
         """Send a part of the server's response to the guest."""
         if isinstance(event, h11.Response | h11.InformationalResponse):
             kept = _end_to_end(event.headers.raw_items())
+            if event.status_code == _SWITCHING:
+                kept += _UPGRADE
             event = type(event)(status_code=event.status_code, headers=kept, reason=event.reason)
         await self._send(event)
+
+    def release(self) -> None:
+        """HTTP is over on this connection: what the guest has sent ahead is put back."""
+        self._client.put_back(bytes(self._connection.trailing_data[0]))
 
     async def _event(self) -> type[h11.NEED_DATA | h11.PAUSED] | h11.Event:
         while True:
@@ -105,8 +120,12 @@ class GuestHttp:
 class PeerHttp:
     """The client's side, towards the server."""
 
-    def __init__(self, peer: socket.socket) -> None:
+    def __init__(self, peer: socket.socket, wire: Wire | None = None) -> None:
+        """`wire` is TLS over the socket, where there is any."""
         self.socket = peer
+        self.wire = wire or SocketWire(peer)
+        self._default_port = _HTTP if wire is None else _HTTPS
+        self._read = 0
         self._connection = h11.Connection(h11.CLIENT)
 
     @property
@@ -119,28 +138,34 @@ class PeerHttp:
         if self.reusable:
             self._connection.start_next_cycle()
         host = f"[{host}]" if ":" in host else host
-        name = host if asked.port == 80 else f"{host}:{asked.port}"
+        name = host if asked.port == self._default_port else f"{host}:{asked.port}"
         headers = [(b"Host", name.encode()), *(h for h in _end_to_end(asked.headers) if h[0].lower() != b"host")]
+        if asked.wants_websocket:
+            headers += _UPGRADE
         return await self.send(h11.Request(method=asked.method, target=asked.path, headers=headers))
 
     async def send(self, event: h11.Event) -> int:
         """Write one event; its bytes."""
         data = self._connection.send(event)
         if data:
-            await send_all(self.socket, data)
+            await self.wire.send(data)
         return len(data or b"")
 
+    def release(self) -> bytes:
+        """HTTP is over on this connection: what the server has sent ahead."""
+        return bytes(self._connection.trailing_data[0])
+
     async def event(self) -> tuple[h11.Event, int]:
-        """The next part of the response, and the bytes that were read for it."""
-        count = 0
+        """The next part of the response, and the bytes that were read for it. Cancelling loses neither."""
         while True:
             event = self._connection.next_event()
             if isinstance(event, h11.ConnectionClosed):
                 raise ClientGone("the server ended in the middle of its answer")
             if event is not h11.NEED_DATA and not isinstance(event, type):
+                count, self._read = self._read, 0
                 return event, count
-            data = await receive(self.socket)
-            count += len(data)
+            data = await self.wire.receive()
+            self._read += len(data)
             self._connection.receive_data(data)
 
 
@@ -155,6 +180,25 @@ def split_target(request: h11.Request) -> Asked:
     if asked is None:
         raise h11.RemoteProtocolError("not a request for a proxy", error_status_hint=400)
     return asked
+
+
+def split_origin(request: h11.Request) -> Asked:
+    """A request to a server itself; the host is what its `Host` says. Raises `h11.RemoteProtocolError`."""
+    target = request.target.decode("latin-1")
+    named = [value.decode("latin-1") for name, value in request.headers if name == b"host"]
+    if not target.startswith("/") or len(named) != 1:
+        raise h11.RemoteProtocolError("not a request with a path and one Host", error_status_hint=400)
+    try:
+        port = urlsplit(f"//{named[0]}").port
+    except ValueError:
+        raise h11.RemoteProtocolError("its Host has no port like that", error_status_hint=400) from None
+    return Asked(
+        method=request.method.decode("ascii"),
+        host=_host(named[0]),
+        port=port or 0,
+        path=target,
+        headers=list(request.headers.raw_items()),
+    )
 
 
 def _tunnel(target: str) -> Asked | None:

@@ -19,7 +19,7 @@ class Destination:
     """A name in lower case, or an address."""
     port: int
     protocol: str
-    """`connect`, `http` or `socks5`."""
+    """`connect`, `http`, `https` (inside TLS that the proxy terminates) or `socks5`."""
     method: str | None = None
     """Of an HTTP request that the proxy sees."""
     path: str | None = None
@@ -32,6 +32,8 @@ class Answer:
     allowed: bool
     rule: str
     reason: str = ""
+    grant: str = ""
+    """The id of the grant without which it would not be allowed: see `Gate.take_back`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +84,15 @@ class EgressRecord:
     allowed: bool = False
     rule: str = ""
     reason: str = ""
+    grant: str = ""
+    """The id of the grant that let it through; empty when the policy did."""
     sent: int = 0
     """Bytes from the guest."""
     received: int = 0
     """Bytes to the guest."""
     duration: float = 0.0
     """Seconds."""
+    alarm: str = ""
+    """The secret whose placeholder was where it has no business; empty when none was."""
     error: str = field(default="")
     """Why it ended, when not in the ordinary way."""

@@ -20,13 +20,15 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { EVENTS_AT_ONCE = 64 };
+enum { EVENTS_AT_ONCE = 64, WRITABLE_MAX = 64 };
 
 struct settings {
     int control;
     int egress; /* 0: the guest has no way out */
     uint64_t memory;
     struct limits limits;
+    const char *writable[WRITABLE_MAX];
+    size_t writable_count;
 };
 
 static int loop = -1;
@@ -94,7 +96,7 @@ static uint64_t number(const char *text, uint64_t most) {
 static struct settings parse_command_line(int argc, char **argv) {
     struct settings settings = {.control = 3};
     int option;
-    while ((option = getopt(argc, argv, "f:e:m:p:n:s:d:")) != -1) {
+    while ((option = getopt(argc, argv, "f:e:m:p:n:s:d:w:v")) != -1) {
         switch (option) {
         case 'f':
             settings.control = (int)number(optarg, INT_MAX);
@@ -117,13 +119,24 @@ static struct settings parse_command_line(int argc, char **argv) {
         case 'd':
             settings.limits.data = number(optarg, UINT64_MAX);
             break;
+        case 'w':
+            if (settings.writable_count == WRITABLE_MAX) {
+                errno = E2BIG;
+                refuse("-w");
+            }
+            settings.writable[settings.writable_count++] = optarg;
+            break;
+        case 'v':
+            dprintf(STDOUT_FILENO, "landlock %d\n", landlock_version());
+            _exit(0);
         default:
             _exit(64);
         }
     }
     if (optind != argc || settings.control < 3) {
         errno = EINVAL;
-        refuse("usage: guestd [-f FD] [-e FD] [-m BYTES] [-p PROCESSES] [-n FILES] [-s FILESIZE] [-d BYTES]");
+        refuse("usage: guestd [-f FD] [-e FD] [-m BYTES] [-p PROCESSES] [-n FILES] [-s FILESIZE] [-d BYTES] "
+               "[-w PATH]... | -v");
     }
     return settings;
 }
@@ -239,6 +252,7 @@ int main(int argc, char **argv) {
     source_watch(&children, EPOLLIN);
     tree_setup();
     spawn_setup(&settings.limits);
+    landlock_install(settings.writable, settings.writable_count);
     memory_setup(settings.memory);
     control_open(settings.control);
     for (;;) {

@@ -10,6 +10,7 @@
  *   tree      which process belongs to which stream, and signals to all of them
  *   egress    the listening socket of the guest's way out, given to the host
  *   filter    what no process may do to guestd and to its mark
+ *   landlock  where processes may write
  *   memory    the memory watch
  *   builtins, listing, watch   functions run in a child of guestd rather than a program
  *
@@ -148,6 +149,14 @@ int spawn(uint32_t stream, const struct start *start, struct spawned *spawned);
 void filter_install(void);
 /* Gives the calling process its mark: the only way past the filter. 0, or -1 with errno set. */
 int filter_set_mark(uint64_t mark);
+
+/* In landlock.c */
+
+/* Of the kernel's Landlock; 0 where it has none, or does not use it. */
+int landlock_version(void);
+/* For guestd and, by inheritance, for every process: writing ends but below these paths and to devices. Nothing is done
+ * without a path, or where the kernel has no such wall; whatever else fails ends guestd. */
+void landlock_install(const char *const *writable, size_t count);
 
 /* In process.c */
 

@@ -1,10 +1,10 @@
 /* Starts the first program of a sandbox from the host.
  *
- *   launch [--uid N --gid N] [--cgroup DIRECTORY]... [--stage SRC DST OWNER GROUP]... [--keep-fd N]...
+ *   launch [--uid N --gid N] [--cgroup DIRECTORY]... [--stage[-writable] SRC DST OWNER GROUP]... [--keep-fd N]...
  *          -- PROGRAM ARG...
  *
  * In this order: closes every descriptor from 3 on that is not kept, leads a new session, joins the cgroups, shows
- * each staged SRC (a directory or file, with what is mounted below) at DST read-only, nosuid, nodev and in a mount
+ * each staged SRC (a directory or file, with what is mounted below) at DST read-only (unless -writable), nosuid, nodev and in a mount
  * namespace of its own, with files of OWNER and GROUP appearing as those of --uid and --gid unless they are "-",
  * becomes that user, and executes PROGRAM with the environment it was given itself.
  *
@@ -58,7 +58,7 @@ enum { FAILED = 125, CANNOT_MAP = 124, MANY = 64, ID_MAX = 0x7fffffff };
 
 struct stage {
     const char *source, *target;
-    bool mapped;
+    bool mapped, writable;
     unsigned owner, group;
     int tree;
 };
@@ -119,8 +119,8 @@ static struct stage parse_stage(char **values) {
 static const struct option {
     const char *name;
     int values;
-} options[] = {{"--uid", 1}, {"--gid", 1}, {"--cgroup", 1}, {"--stage", 4}, {"--keep-fd", 1}};
-enum { UID, GID, CGROUP, STAGE, KEEP_FD, OPTIONS };
+} options[] = {{"--uid", 1}, {"--gid", 1}, {"--cgroup", 1}, {"--stage", 4}, {"--stage-writable", 4}, {"--keep-fd", 1}};
+enum { UID, GID, CGROUP, STAGE, STAGE_WRITABLE, KEEP_FD, OPTIONS };
 
 static int find_option(const char *name) {
     for (int i = 0; i < OPTIONS; i++)
@@ -145,6 +145,12 @@ static void take_option(struct request *request, int option, char **values) {
     case STAGE:
         request->stages[next_slot(&request->stage_count)] = parse_stage(values);
         break;
+    case STAGE_WRITABLE: {
+        struct stage stage = parse_stage(values);
+        stage.writable = true;
+        request->stages[next_slot(&request->stage_count)] = stage;
+        break;
+    }
     case KEEP_FD:
         request->keep[next_slot(&request->keep_count)] = (int)number(values[0], ID_MAX);
         break;
@@ -278,7 +284,7 @@ static int open_mapping(const struct stage *stage, const struct request *request
 }
 
 static void clone_tree(struct stage *stage, const struct request *request) {
-    struct attributes attributes = {.set = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV};
+    struct attributes attributes = {.set = (stage->writable ? 0 : ATTR_RDONLY) | ATTR_NOSUID | ATTR_NODEV};
     stage->tree = (int)syscall(SYS_open_tree, AT_FDCWD, stage->source, TREE_CLONE | TREE_RECURSIVE | O_CLOEXEC);
     if (stage->tree < 0)
         fail(stage->source);

@@ -20,6 +20,7 @@ __all__ = [
     "MAX_START",
     "MAX_STRINGS",
     "PROTOCOL_VERSION",
+    "Environment",
     "Exit",
     "FrameDecoder",
     "GuestFrame",
@@ -86,6 +87,15 @@ class How(IntEnum):
     NOT_STARTED = 2
 
 
+class Environment:
+    """Variables that many processes get, as `NAME=value`, encoded once. Raises `InvalidRequest` as `encode_start`."""
+
+    __slots__ = ("block",)
+
+    def __init__(self, variables: Iterable[bytes]) -> None:
+        self.block = _environment(variables)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
     """A process to start: `argv` and `env` are what it gets, nothing else."""
@@ -94,7 +104,7 @@ class Start:
     """Program and arguments; with `builtin`, a function of guestd and its arguments."""
     cwd: bytes
     """Absolute directory."""
-    env: Sequence[bytes]
+    env: Sequence[bytes] | Environment
     """`NAME=value`, each name once."""
     credit: int
     """Bytes of output, both streams together, that the host takes before its first CREDIT."""
@@ -231,7 +241,9 @@ def _strings(texts: Iterable[bytes], what: str) -> bytes:
     return _U32.pack(len(encoded)) + b"".join(encoded)
 
 
-def _environment(env: Iterable[bytes]) -> bytes:
+def _environment(env: Iterable[bytes] | Environment) -> bytes:
+    if isinstance(env, Environment):
+        return env.block
     variables = list(env)
     if any(variable.find(b"=") < 1 for variable in variables):
         raise InvalidRequest("an environment variable has no name", hint="write it as NAME=value")

@@ -66,6 +66,8 @@ class RunDirectory:
                     "reason": EndReason(record["reason"]) if record["reason"] else None,
                     "usage": Usage(**record["usage"]),
                     "changed": tuple(record["changed"]),
+                    "warnings": tuple(record.get("warnings", ())),
+                    "protected": tuple(record.get("protected", ())),
                 }
             )
         except (OSError, ValueError, TypeError, KeyError) as error:

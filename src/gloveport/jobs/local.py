@@ -32,6 +32,7 @@ from gloveport.model import (
     TurnTaken,
     new_trace,
 )
+from gloveport.policy.protected import protected_patterns
 from gloveport.sandbox import Manager, Sandbox
 from gloveport.store import Redactor, Trail, whole_file
 
@@ -119,6 +120,7 @@ class _Run:
             model=task.model or "",
             test=None if task.test is None else redactor.text(task.test),
             trace=trail.trace,
+            protected=protected_patterns(task.spec.policy),
         )
 
     async def carry_out(self, make_agent: MakeAgent) -> RunSummary:
@@ -228,9 +230,13 @@ class _Run:
         try:
             with anyio.fail_after(_COLLECT_SECONDS), whole_file(self._directory.patch) as file:
                 patch = await sandbox.write_diff(file)
-            self._summary = replace(self._summary, changed=tuple(entry.path for entry in patch.paths))
+            self._summary = replace(
+                self._summary,
+                changed=tuple(entry.path for entry in patch.paths),
+                warnings=tuple(self._redactor.text(warning) for warning in patch.warnings),
+            )
             for warning in patch.warnings:
-                self._trail.append(EventKind.DECISION, {"verdict": "allow", "warning": str(warning)})
+                self._trail.append(EventKind.DECISION, {"verdict": "allow", "warning": warning})
         except (GloveportError, TimeoutError) as error:
             self._spoil(f"the patch could not be collected: {error}")
 

@@ -1,5 +1,6 @@
 """The vocabulary: frozen standard-library dataclasses that every layer shares."""
 
+from gloveport.model.approval import AnswerKind, Approval, Grant
 from gloveport.model.event import AUDITED, Event, EventKind
 from gloveport.model.files import Change, ChangeKind, FileStat, FileType, Grep, Match, WatchEvent
 from gloveport.model.ids import new_id, new_trace, resolve_id
@@ -9,6 +10,7 @@ from gloveport.model.plan import (
     Assembled,
     Bind,
     DevMount,
+    Hidden,
     Link,
     MountOperation,
     Overlay,
@@ -53,6 +55,8 @@ __all__ = [
     "MIB",
     "MOST_ARGUMENTS",
     "WORKSPACE",
+    "AnswerKind",
+    "Approval",
     "Assembled",
     "Bind",
     "Capability",
@@ -74,7 +78,9 @@ __all__ = [
     "FileStat",
     "FileType",
     "Finding",
+    "Grant",
     "Grep",
+    "Hidden",
     "Injection",
     "Isolation",
     "Limits",

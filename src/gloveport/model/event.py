@@ -30,6 +30,12 @@ class EventKind(StrEnum):
     CHANGES = "changes"
     MODEL_CALLED = "model.called"
     EGRESS = "egress"
+    APPROVAL_ASKED = "approval.asked"
+    APPROVAL_ANSWERED = "approval.answered"
+    APPROVAL_EXPIRED = "approval.expired"
+    GRANT_MADE = "grant.made"
+    GRANT_EXPIRED = "grant.expired"
+    GRANT_REVOKED = "grant.revoked"
     ARTIFACT = "artifact"
 
 

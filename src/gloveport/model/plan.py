@@ -18,12 +18,14 @@ __all__ = [
     "Assembled",
     "Bind",
     "DevMount",
+    "Hidden",
     "Link",
     "MountOperation",
     "Overlay",
     "Plan",
     "ProcMount",
     "Tmpfs",
+    "digest_plan",
 ]
 
 
@@ -33,10 +35,11 @@ EGRESS_PORT = 3128
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """Show a host path, read-only, at `target`."""
+    """Show a host path at `target`, read-only unless the policy lets the guest write it."""
 
     source: str
     target: str
+    writable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,14 @@ class Overlay:
 
 
 @dataclass(frozen=True, slots=True)
+class Hidden:
+    """Cover `target`, which an earlier operation shows: nobody in the guest can open it."""
+
+    target: str
+    is_directory: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ProcMount:
     """The guest's own `/proc`."""
 
@@ -87,12 +98,12 @@ class ProcMount:
 
 @dataclass(frozen=True, slots=True)
 class DevMount:
-    """A minimal `/dev`: null, zero, full, random, urandom, tty, pts, shm."""
+    """A minimal `/dev`: null, zero, full, random, urandom, tty, pts, shm, mqueue."""
 
     target: str = "/dev"
 
 
-MountOperation = Bind | Tmpfs | Link | Assembled | Overlay | ProcMount | DevMount
+MountOperation = Bind | Tmpfs | Link | Assembled | Hidden | Overlay | ProcMount | DevMount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,8 +136,13 @@ class Plan:
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, in hexadecimal: what the audit trail records."""
-        canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return digest_plan(self.to_json())
+
+
+def digest_plan(body: Mapping[str, Any]) -> str:
+    """The digest of a plan that is JSON already."""
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _plain(value: object) -> Any:

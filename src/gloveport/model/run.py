@@ -84,6 +84,10 @@ class RunSummary:
     answer: str = ""
     """The agent's last words."""
     changed: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What to look at before the patch is applied."""
+    protected: tuple[str, ...] = ()
+    """Patterns of paths that its policy protects when the patch is applied, beside the built-in ones."""
     message: str = ""
     """What went wrong, for a person."""
     trace: str = ""

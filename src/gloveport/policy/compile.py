@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
-from gloveport.errors import InvalidRequest, NotFound, PolicyDenied, Unsupported
+from gloveport.errors import InvalidRequest, NotFound, PolicyDenied
 from gloveport.model import (
     EGRESS_PORT,
     MIB,
@@ -22,22 +22,25 @@ from gloveport.model import (
     MountOperation,
     Overlay,
     Plan,
-    Policy,
     ProcMount,
     Spec,
     Tmpfs,
 )
+from gloveport.policy.combine import check_allowed, combine, hide, hide_copies, writable
 from gloveport.policy.decide import LARGEST_OUTPUT, LONGEST_SECONDS, check_environment
 from gloveport.policy.egress import has_way_out
+from gloveport.policy.guest_places import GUEST_TOOLS
 from gloveport.policy.host import HostView
+from gloveport.policy.inspecting import inspects_any
 from gloveport.policy.showing import check_shown, is_within
 from gloveport.policy.toolchains import Installation, find_interpreter, find_toolchain
+from gloveport.policy.writable import check_writable
 
-__all__ = ["GUEST_TOOLS", "PlanInputs", "check_enforced", "check_limits", "check_plan", "compile_plan", "own_etc"]
+__all__ = ["GUEST_TOOLS", "PlanInputs", "check_limits", "check_plan", "compile_plan", "own_etc"]
 
 GUEST_HOME = "/home/guest"
-GUEST_TOOLS = "/run/gloveport/bin"
-"""Where the platform's own helpers for the guest are."""
+GUEST_TRUST = "/run/gloveport/trust.pem"
+"""Where the certificates are that a guest trusts whose TLS is looked into."""
 GUEST_UID = 1000
 SHELL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -69,6 +72,10 @@ class PlanInputs:
     """The directory under the workspace, or `None`."""
     tools: tuple[tuple[str, str], ...] = ()
     """Helpers for the guest: (name, host path)."""
+    trust: str = ""
+    """Host path of the certificates that a guest trusts whose TLS is looked into."""
+    placeholders: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """What stands for secrets in the guest: variable → text."""
 
 
 def compile_plan(spec: Spec, inputs: PlanInputs) -> Plan:
@@ -77,7 +84,8 @@ def compile_plan(spec: Spec, inputs: PlanInputs) -> Plan:
     Raises `InvalidRequest`, `NotFound` for what does not exist, `PolicyDenied` for what must not be shown.
     """
     check_limits(spec.limits)
-    check_enforced(spec.policy)
+    spec = combine(spec)
+    check_limits(spec.limits)
     shown = _show(spec, inputs.host)
     mounts: list[MountOperation] = []
     mounts += _root(spec, inputs.host)
@@ -87,39 +95,25 @@ def compile_plan(spec: Spec, inputs: PlanInputs) -> Plan:
     mounts += [Tmpfs("/tmp", size, 0o1777), Tmpfs("/dev/shm", size, 0o1777), Tmpfs(GUEST_HOME, size, 0o700)]
     mounts += [Bind(source, path) for path, source in shown.directories.items()]
     mounts += [Link(target, path) for path, target in shown.links.items()]
+    for path in writable(spec.policy):
+        check_writable(path, inputs.host)
+        mounts.append(Bind(path, path, writable=True))
+    binds = [mount for mount in mounts if isinstance(mount, Bind)]
+    mounts += hide(spec.policy, binds, inputs.lower)
     mounts += [Bind(source, f"{GUEST_TOOLS}/{name}") for name, source in inputs.tools]
+    if inspects_any(spec.policy):
+        mounts.append(Bind(inputs.trust, GUEST_TRUST))
     mounts.append(Overlay(inputs.lower, WORKSPACE))
     return Plan(
         sandbox=inputs.sandbox,
         mounts=tuple(mounts),
-        env=_environment(spec, shown.path),
+        env=_environment(spec, shown.path, inputs.placeholders),
         uid=GUEST_UID,
         gid=GUEST_UID,
         limits=spec.limits,
         network="proxy" if has_way_out(spec.policy) else "none",
         policy=spec.policy,
     )
-
-
-def check_enforced(policy: Policy) -> None:
-    """Raise `Unsupported` for a policy that asks for what nothing keeps yet: it would be a promise nobody holds."""
-    for layer in policy.layers:
-        asked = {
-            "exec": layer.exec,
-            "files": layer.files,
-            "limits": layer.limits,
-            "tools": layer.tools,
-            "secrets": layer.secrets,
-            "environment": layer.environment,
-            "methods and paths of egress": [rule for rule in layer.egress or () if rule.methods or rule.paths],
-        }
-        for name, value in asked.items():
-            if value:
-                raise Unsupported(
-                    f"{layer.origin}: nothing keeps {name} of a policy yet",
-                    hint="remove it from the policy",
-                    capability=name,
-                )
 
 
 def check_limits(limits: Limits) -> None:
@@ -134,18 +128,22 @@ def check_limits(limits: Limits) -> None:
             )
 
 
-def check_plan(plan: Plan, host: HostView, *, fetched: Path) -> None:
+def check_plan(plan: Plan, host: HostView, *, fetched: Path, trust: str = "") -> None:
     """Raise what `compile_plan` raises, for a plan that came from elsewhere: a plan can name any path of this host.
 
-    Trees below `fetched` may be under a workspace, although they are the platform's own.
+    Trees below `fetched` may be under a workspace, although they are the platform's own; and `trust` may be where
+    guests look for it.
     """
     check_limits(plan.limits)
-    check_enforced(plan.policy)
     check_environment(plan.env)
     if not _ID.fullmatch(plan.sandbox):
         raise InvalidRequest(f"not the id of a sandbox: {plan.sandbox!r}", hint="lower-case letters, digits and -")
     for mount in plan.mounts:
         match mount:
+            case Bind(source, target) if source == trust and target == GUEST_TRUST:
+                continue
+            case Bind(source, _, writable=True):
+                check_writable(source, host)
             case Bind(source) if source not in host.directories:
                 check_shown(source, host)
             case Overlay(lower) if lower is not None and not _is_fetched(lower, fetched):
@@ -177,7 +175,7 @@ def _root(spec: Spec, host: HostView) -> list[MountOperation]:
         return _image_root(spec.image, host)
     mounts: list[MountOperation] = [Bind(path, path) for path in host.directories]
     mounts += [Link(target, path) for path, target in host.links]
-    mounts.append(Assembled("/etc", own_etc(), host.etc))
+    mounts.append(Assembled("/etc", own_etc(), hide_copies(spec.policy, host.etc)))
     return mounts
 
 
@@ -239,6 +237,8 @@ def _show(spec: Spec, host: HostView) -> _Shown:
                 f"no {spec.language!r} toolchain on this host",
                 hint="install it, or leave --language out and name the directory that holds its bin with --read-only",
             )
+        for directory in found.directories:
+            check_allowed(directory, spec.policy.layers)
         shown.add(found, host)
     for text in spec.read_only:
         place, real = _checked_path(text, host)
@@ -259,7 +259,7 @@ def _checked_path(text: str, host: HostView) -> tuple[str, str]:
     if not path.is_absolute() or ".." in path.parts or "\0" in text:
         raise InvalidRequest(f"not an absolute path: {text!r}", hint="name the whole path, without ..")
     if not os.path.exists(text):
-        raise NotFound(f"no such path on this host: {text}", hint="check --read-only")
+        raise NotFound(f"no such path on this host: {text}", hint="check --read-only and the policy")
     place = f"/{str(path).lstrip('/')}"
     check_shown(place, host)
     return place, os.path.realpath(place)
@@ -295,7 +295,13 @@ def _proxy_variables() -> dict[str, str]:
     }
 
 
-def _environment(spec: Spec, extra_path: list[str]) -> dict[str, str]:
+def _trust_variables() -> dict[str, str]:
+    """What programs look at to find the certificates they trust. Java looks at none."""
+    names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT", "CARGO_HTTP_CAINFO")
+    return dict.fromkeys((*names, "AWS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"), GUEST_TRUST)
+
+
+def _environment(spec: Spec, extra_path: list[str], placeholders: Mapping[str, str]) -> dict[str, str]:
     path = ":".join((*extra_path, SHELL_PATH, GUEST_TOOLS))
     env = {
         "HOME": GUEST_HOME,
@@ -307,7 +313,9 @@ def _environment(spec: Spec, extra_path: list[str]) -> dict[str, str]:
         "TMPDIR": "/tmp",
         "USER": "guest",
         **(_proxy_variables() if has_way_out(spec.policy) else {}),
+        **(_trust_variables() if inspects_any(spec.policy) else {}),
         **spec.env,
+        **placeholders,
     }
     check_environment(env)
     return env

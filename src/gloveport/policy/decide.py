@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from gloveport.errors import InvalidRequest, PolicyDenied
-from gloveport.model import MIB, MOST_ARGUMENTS, WORKSPACE, Decision, ExecRequest, Limits, Verdict
+from gloveport.model import MIB, MOST_ARGUMENTS, WORKSPACE, Decision, ExecRequest, Limits, Policy, Verdict
+from gloveport.policy.exec_rules import decide_rules
 
 __all__ = [
     "check_bounds",
@@ -39,8 +40,20 @@ _WRITES: Mapping[str, int] = MappingProxyType({"mkdir": 1, "remove": 1, "rename"
 _ALLOWED = Decision(verdict=Verdict.ALLOW, rule="built-in: the sandbox is the wall")
 
 
-def decide_exec(request: ExecRequest, limits: Limits, env: Mapping[str, str] = MappingProxyType({})) -> Decision:
-    """Whether `request` may start in a sandbox with these limits and variables.
+_NO_POLICY = Policy()
+
+
+def decide_exec(
+    request: ExecRequest,
+    limits: Limits,
+    env: Mapping[str, str] = MappingProxyType({}),
+    policy: Policy = _NO_POLICY,
+    *,
+    env_bytes: int | None = None,
+) -> Decision:
+    """Whether `request` may start in a sandbox with these limits and variables, under this policy.
+
+    `env_bytes` is what `check_environment` said of `env`, where somebody asked already: it is asked at every exec.
 
     Raises `InvalidRequest` for what no policy could allow.
     """
@@ -52,7 +65,9 @@ def decide_exec(request: ExecRequest, limits: Limits, env: Mapping[str, str] = M
             hint="pass the data on standard input or in a file",
         )
     size = sum(_measure(text, "an argument") for text in request.argv)
-    size += check_environment({**env, **request.env}, most=LONGEST_ARGV)
+    if request.env or env_bytes is None:
+        env_bytes = check_environment({**env, **request.env}, most=LONGEST_ARGV)
+    size += env_bytes
     if size > LONGEST_ARGV:
         raise InvalidRequest(
             f"{size} bytes of arguments and variables are more than Linux takes",
@@ -68,7 +83,7 @@ def decide_exec(request: ExecRequest, limits: Limits, env: Mapping[str, str] = M
             rule="limits.sandbox_seconds",
             reason=f"an exec cannot last longer than its sandbox ({limits.sandbox_seconds:g} s)",
         )
-    return _decide_builtin(request) if request.builtin else _ALLOWED
+    return _decide_builtin(request) if request.builtin else decide_rules(policy, request)
 
 
 def _decide_builtin(request: ExecRequest) -> Decision:

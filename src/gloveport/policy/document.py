@@ -17,7 +17,7 @@ from gloveport.errors import InvalidRequest, NotFound
 from gloveport.policy.lines import Place, line_numbers
 from gloveport.policy.schema import PolicyDocument
 
-__all__ = ["Document", "Mistake", "parse_document", "read_document", "refuse"]
+__all__ = ["Document", "Mistake", "parse_document", "read_document", "read_object", "refuse"]
 
 LARGEST_FILE = 1024 * 1024
 """Bytes. A policy that nobody can read is none."""
@@ -57,6 +57,16 @@ def read_document(path: Path) -> Document:
 
 def parse_document(data: bytes, file: str, *, is_json: bool = False) -> Document:
     """As `read_document`, from bytes; `file` names them in messages."""
+    raw, lines = read_object(data, file, is_json=is_json)
+    try:
+        body = PolicyDocument.model_validate(raw)
+    except ValidationError as error:
+        refuse(file, list(_mistakes(error.errors(include_url=False), lines)))
+    return Document(file=file, body=body, lines=lines)
+
+
+def read_object(data: bytes, file: str, *, is_json: bool = True) -> tuple[Mapping[str, Any], Mapping[Place, int]]:
+    """What a file says, whatever its shape, and the line of each part. Raises `InvalidRequest`."""
     if len(data) > LARGEST_FILE:
         refuse(file, [Mistake(line=1, what=f"larger than {LARGEST_FILE} bytes")])
     try:
@@ -65,12 +75,7 @@ def parse_document(data: bytes, file: str, *, is_json: bool = False) -> Document
         line = data.count(b"\n", 0, error.start) + 1
         refuse(file, [Mistake(line=line, what="not UTF-8")])
     raw = _parse(text, file, is_json=is_json)
-    lines = line_numbers(text, is_json=is_json)
-    try:
-        body = PolicyDocument.model_validate(raw)
-    except ValidationError as error:
-        refuse(file, list(_mistakes(error.errors(include_url=False), lines)))
-    return Document(file=file, body=body, lines=lines)
+    return raw, line_numbers(text, is_json=is_json)
 
 
 def refuse(file: str, mistakes: Sequence[Mistake]) -> NoReturn:

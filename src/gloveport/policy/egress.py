@@ -6,11 +6,11 @@ import fnmatch
 import ipaddress
 import posixpath
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from urllib.parse import unquote
+from dataclasses import dataclass, replace
+from urllib.parse import unquote, urlsplit
 
-from gloveport.model import Decision, EgressRule, Policy, PolicyLayer, Verdict
-from gloveport.policy.hosts import Address, Host, forbidden_reason
+from gloveport.model import Decision, EgressRule, Grant, Policy, PolicyLayer, Verdict
+from gloveport.policy.hosts import Address, Host, canonical_host, forbidden_reason, split_port
 
 __all__ = [
     "EgressRequest",
@@ -19,9 +19,12 @@ __all__ = [
     "has_way_out",
     "must_inspect",
     "names_host",
+    "parse_request",
     "rule_matches",
+    "widen",
 ]
 
+_HTTPS, _HTTP = 443, 80
 _STRICTNESS = {Verdict.ALLOW: 0, Verdict.ASK: 1, Verdict.DENY: 2}
 
 
@@ -34,6 +37,25 @@ class EgressRequest:
     method: str | None = None
     """`None` where the proxy sees no request: a tunnel."""
     path: str | None = None
+
+
+def parse_request(text: str) -> EgressRequest:
+    """What a person writes for a request: `host`, `host:port`, a URL, or `GET https://host/path`.
+
+    Raises `InvalidRequest`. A URL without a method is a connection: what a tunnel hides of it plays no part.
+    """
+    method, space, rest = text.partition(" ")
+    url = urlsplit(rest if space else text)
+    if url.scheme not in ("http", "https") or not url.netloc:
+        host, port = split_port(text)
+        return EgressRequest(host=canonical_host(host), port=port or _HTTPS)
+    host, port = split_port(url.netloc)
+    return EgressRequest(
+        host=canonical_host(host),
+        port=port or (_HTTPS if url.scheme == "https" else _HTTP),
+        method=method if space else None,
+        path=(url.path or "/") if space else None,
+    )
 
 
 def has_way_out(policy: Policy) -> bool:
@@ -70,17 +92,32 @@ def _counts(verdict: Verdict, found: Decision | None, shut_by: PolicyLayer | Non
     return _STRICTNESS[verdict] > _STRICTNESS[found.verdict]
 
 
+def widen(decision: Decision, grant: Grant, request: EgressRequest) -> Decision:
+    """What a grant makes of a decision: it allows what the policy asks about, and never what the policy denies."""
+    if decision.verdict is not Verdict.ASK or (grant.host, grant.port) != (request.host.name, request.port):
+        return decision
+    return Decision(verdict=Verdict.ALLOW, rule=decision.rule, reason=f"{grant.granted_by} allowed it ({grant.scope})")
+
+
 def decide_addresses(
     policy: Policy, request: EgressRequest, addresses: Sequence[Address], own: Collection[Address] = ()
 ) -> Decision:
     """What the policy says of the addresses that an allowed name was resolved to: one bad address refuses all."""
     rule = _allowing(policy, request)
     for address in addresses:
-        denied = _strictest(_networks(policy, Verdict.DENY), EgressRequest(host=_as_host(address), port=request.port))
+        there = replace(request, host=_as_host(address))
+        denied = _strictest(_networks(policy, Verdict.DENY), there)
         if denied is not None:
             return _decision(denied, f"{request.host.name} leads to {address}")
+        if request.host.address is None and request.method is None and must_inspect(policy, there.host, there.port):
+            return Decision(
+                verdict=Verdict.DENY,
+                rule="built-in: methods and paths",
+                reason=f"{request.host.name} leads to {address}, where a rule speaks of methods or paths, which only a "
+                "rule for the name itself can judge",
+            )
         reason = forbidden_reason(address, own)
-        if reason is not None and not (rule is not None and rule.private) and not _named(policy, address, request.port):
+        if reason is not None and not (rule is not None and rule.private) and not _named(policy, there):
             return Decision(
                 verdict=Verdict.DENY,
                 rule="built-in: private addresses",
@@ -172,10 +209,9 @@ def _networks(policy: Policy, verdict: Verdict) -> list[EgressRule]:
     return [rule for rule in rules if rule.verdict is verdict and _network(rule.host) is not None]
 
 
-def _named(policy: Policy, address: Address, port: int) -> bool:
+def _named(policy: Policy, request: EgressRequest) -> bool:
     """Whether a rule allows this very address, or a network that holds it, by name."""
-    asked = EgressRequest(host=_as_host(address), port=port)
-    return _strictest(_networks(policy, Verdict.ALLOW), asked) is not None
+    return _strictest(_networks(policy, Verdict.ALLOW), request) is not None
 
 
 def _network(pattern: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +11,6 @@ from fnmatch import fnmatchcase
 from functools import partial
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
 
 from gloveport.errors import InvalidRequest
 from gloveport.model import (
@@ -30,9 +30,10 @@ from gloveport.model import (
 )
 from gloveport.policy.commands import matches_command
 from gloveport.policy.document import Document, Mistake, refuse
-from gloveport.policy.egress import EgressRequest, rule_matches
+from gloveport.policy.egress import parse_request, rule_matches
 from gloveport.policy.hosts import canonical_host, canonical_pattern, split_port
 from gloveport.policy.lines import Place
+from gloveport.policy.protected import check_pattern
 from gloveport.policy.schema import HostRule, Rule, Secret
 
 __all__ = ["Groups", "compile_layer", "merge_layers"]
@@ -41,7 +42,6 @@ Groups = Mapping[str, Sequence[str]]
 """Hosts (with or without port) by the name of their group, `@` included."""
 
 _VERDICTS = (Verdict.ALLOW, Verdict.ASK, Verdict.DENY)
-_HTTPS, _HTTP = 443, 80
 _SIZES = {"memory": "memory_bytes", "disk": "disk_bytes", "tmp": "tmp_bytes", "output": "output_bytes"}
 
 
@@ -90,7 +90,7 @@ class _Reader:
             egress_default=Verdict(body.egress.default) if body.egress is not None else Verdict.DENY,
             exec=tuple(self._exec()) if body.exec is not None else None,
             tools=tuple(self._tools()) if body.tools is not None else None,
-            files=FileRules(**{key: tuple(value) for key, value in body.files}) if body.files is not None else None,
+            files=self._files() if body.files is not None else None,
             limits=MappingProxyType(dict(self._limits())),
             secrets=tuple(binding for name, secret in body.secrets.items() for binding in self._secret(name, secret)),
             environment=MappingProxyType(dict(environment.set) if environment is not None else {}),
@@ -155,6 +155,27 @@ class _Reader:
                 rule = ToolRule(verdict=verdict, tool=written.tool, reason=written.reason, origin=self._origin(place))
                 yield rule
                 self._check_examples(written, place, partial(_names_tool, written.tool))
+
+    def _files(self) -> FileRules:
+        """Paths of the host in full: `~` is the home of who loads the policy."""
+        found: dict[str, tuple[str, ...]] = {}
+        for key, texts in self._document.body.files or ():
+            whole = []
+            for number, text in enumerate(texts):
+                path = text if key == "protected" else os.path.expanduser(text)
+                if key != "protected" and (not path.startswith("/") or ".." in path.split("/") or "\0" in path):
+                    self._mistake(("files", key, number), f"not a whole path: {text!r}")
+                elif key == "protected":
+                    self._check_pattern(("files", key, number), text)
+                whole.append(path)
+            found[key] = tuple(whole)
+        return FileRules(**found)
+
+    def _check_pattern(self, place: Place, text: str) -> None:
+        try:
+            check_pattern(text)
+        except InvalidRequest as error:
+            self._mistake(place, f"{error.message}; {error.hint}")
 
     def _limits(self) -> Iterator[tuple[str, float]]:
         section = self._document.body.limits
@@ -230,20 +251,8 @@ def _destination(text: str) -> tuple[str, int | None]:
 
 
 def _reaches(rules: Sequence[EgressRule], text: str) -> bool:
-    """Whether any of the rules covers an example: `host`, `host:port`, or `GET https://host/path`."""
-    method, space, rest = text.partition(" ")
-    url = urlsplit(rest if space else text)
-    if url.scheme in ("http", "https") and url.netloc:
-        host, port = split_port(url.netloc)
-        request = EgressRequest(
-            host=canonical_host(host),
-            port=port or (_HTTPS if url.scheme == "https" else _HTTP),
-            method=method if space else None,
-            path=(url.path or "/") if space else None,
-        )
-    else:
-        host, port = split_port(text)
-        request = EgressRequest(host=canonical_host(host), port=port or _HTTPS)
+    """Whether any of the rules covers an example."""
+    request = parse_request(text)
     return any(rule_matches(rule, request) for rule in rules)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -17,9 +18,10 @@ from gloveport import __version__
 from gloveport.client.codec import decode, encode
 from gloveport.client.wire import PROTOCOL_VERSION
 from gloveport.errors import InvalidRequest, LimitExceeded
-from gloveport.model import MIB, ExecRequest, Limits, Plan, Spec
+from gloveport.model import MIB, AnswerKind, ExecRequest, Limits, Plan, Spec
 from gloveport.runner.connection import Connection
 from gloveport.runner.contain import contain
+from gloveport.runner.once import Once, run_once
 from gloveport.runner.processes import DetachedProcesses, relay
 from gloveport.sandbox import Held, Manager, Sandbox
 from gloveport.sandbox.background import lasting
@@ -58,18 +60,23 @@ class Calls:
         self._started_at = time.time()
         self._verbs: Mapping[str, Verb] = {
             "apply": self._apply,
+            "approvals": self._approvals,
+            "approve": self._approve,
             "changes": self._changes,
             "create": self._create,
             "delete": self._delete,
             "diff": self._diff,
             "exec": self._exec,
+            "grants": self._grants,
             "info": self._info,
             "list": self._list,
+            "once": self._once,
             "output": self._output,
             "plan": self._plan,
             "probe": self._probe,
             "processes": self._processes,
             "read": self._read,
+            "revoke": self._revoke,
             "status": self._status,
             "tool": self._tool,
             "write": self._write,
@@ -132,6 +139,15 @@ class Calls:
             asked = lasting(asked, held.limits)
         process = await held.backend.exec(held.ref, asked)
         return {"exit": encode(await relay(process, connection))}
+
+    async def _once(self, request: Mapping[str, Any], connection: Connection) -> Mapping[str, Any]:
+        once = Once(
+            request=decode(ExecRequest, _field(request, "request", dict)),
+            here=_field(request, "here", str),
+            directory=_field(request, "directory", str),
+            policies=_field(request, "policies", list),
+        )
+        return {"exit": encode(await run_once(self._manager, once, connection))}
 
     async def _detach(self, held: Held, asked: ExecRequest) -> Mapping[str, Any]:
         kept = self._kept[held.ref.id]
@@ -198,8 +214,32 @@ class Calls:
         found = await Sandbox(self._held(request)).changes(ignored=_field(request, "ignored", bool, False))
         return {"changes": encode(list(found.changes))}
 
+    async def _approvals(self, _request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
+        return {"approvals": encode(self._manager.approvals.pending())}
+
+    async def _approve(self, request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
+        kind = decode(AnswerKind, _field(request, "answer", str))
+        grant = self._manager.approvals.answer(_field(request, "id", str), kind, _own_user())
+        return {"grant": encode(grant)}
+
+    async def _grants(self, _request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
+        return {"grants": encode(self._manager.approvals.grants())}
+
+    async def _revoke(self, request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
+        grant, closed = self._manager.approvals.revoke(_field(request, "id", str), _own_user())
+        return {"grant": encode(grant), "closed": closed}
+
     def _held(self, request: Mapping[str, Any]) -> Held:
         return self._manager.get(_field(request, "id", str))
+
+
+def _own_user() -> str:
+    """Who calls: the kernel said of every connection that it is this user's own, or nobody answered it."""
+    uid = os.geteuid()
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"
 
 
 def _first_that_fit(items: Sequence[object]) -> list[Any]:

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,7 +15,9 @@ import anyio
 import anyio.to_thread
 
 from gloveport.errors import BackendUnavailable, Conflict, InvalidRequest, NotFound
+from gloveport.policy.protected import Protection, Touched, check_protected
 from gloveport.sandbox.host_git import GitFailed, run_git
+from gloveport.sandbox.known_names import known_names
 from gloveport.store.layout import remove_tree
 
 __all__ = ["apply_patch"]
@@ -30,6 +32,8 @@ _NAMED = (
     re.compile(r"^error: invalid path '(?P<path>.*)'$"),
     re.compile(r"^error: (?P<path>.*): [^:]+$"),
 )
+_LINK_MODE = re.compile(rb"^(?:index|(?:old|new|new file|deleted file) mode) .*12[0-7]{4}", re.MULTILINE)
+"""In every patch that says of a path that it is, or was, a symbolic link; and by chance in others."""
 _BROKEN = (
     "corrupt",
     "unrecognized input",
@@ -40,14 +44,16 @@ _BROKEN = (
 )
 
 
-async def apply_patch(patch: bytes, tree: Path) -> tuple[str, ...]:
+async def apply_patch(patch: bytes, tree: Path, protection: Protection | None = None) -> tuple[str, ...]:
     """Apply `patch` to the directory `tree`, with or without `.git` (the index is left alone).
 
     Returns the paths it touched; an empty patch touches none. Whatever goes wrong, `tree` is as it was.
 
-    Raises `Conflict` naming the first path that does not fit, `InvalidRequest` for bytes that are no patch or
-    a path out of the tree, `NotFound` for a missing tree, `BackendUnavailable` when it cannot be written.
+    Raises `Conflict` naming the first path that does not fit, `PolicyDenied` naming every protected path that
+    `protection` does not allow, `InvalidRequest` for bytes that are no patch, a path out of the tree or an allowance
+    without use, `NotFound` for a missing tree, `BackendUnavailable` when it cannot be written.
     """
+    protection = protection or Protection()
     if not patch.strip():
         return ()
     if not await anyio.Path(tree).is_dir():
@@ -56,6 +62,7 @@ async def apply_patch(patch: bytes, tree: Path) -> tuple[str, ...]:
     try:
         git = await _Applier.make(place, Path(await anyio.Path(tree).absolute()), patch)
         paths = await git.check()
+        check_protected(await git.touched(paths, patch), protection)
         saved = await anyio.to_thread.run_sync(_save, git.tree, paths, place / "saved")
         try:
             await git.run("--whitespace=nowarn")
@@ -95,21 +102,48 @@ class _Applier:
         return self.place / "repository.git"
 
     async def check(self) -> tuple[str, ...]:
-        """The paths that the patch touches; raises when any does not fit."""
+        """The paths that the patch touches, both ends of a rename; raises when any does not fit."""
         try:
             await self.run("--check")
-            told = await self.run("--numstat", "-z")
+            after, before = await self.run("--numstat", "-z"), await self.run("--numstat", "-z", "--reverse")
         except GitFailed as error:
             raise _refusal(error) from error
-        return tuple(os.fsdecode(line.split(b"\t", 2)[2]) for line in told.split(b"\0") if line)
+        lines = (*after.split(b"\0"), *before.split(b"\0"))
+        paths = tuple(dict.fromkeys(os.fsdecode(line.split(b"\t", 2)[2]) for line in lines if line))
+        for path in paths:
+            if path.startswith("/") or ".." in path.split("/"):  # the source of a copy, which git does not check
+                raise _leaves(path)
+        return paths
 
-    async def run(self, *options: str) -> bytes:
+    async def touched(self, paths: Sequence[str], patch: bytes) -> list[Touched]:
+        """The paths, with what a name alone does not tell of them."""
+        links: Mapping[str, str] = {}
+        if _LINK_MODE.search(patch) or any((self.tree / path).is_symlink() for path in paths):
+            links = await self._links(paths)
+        known = await anyio.to_thread.run_sync(known_names, self.tree, paths)
+        return [Touched(path=path, link=links.get(path), known_as=known.get(path)) for path in paths]
+
+    async def _links(self, paths: Sequence[str]) -> Mapping[str, str]:
+        """Path → target of what is a link afterwards, seen on a copy: nobody but git reads patches as git does."""
+        copy = self.place / "copy"
+        await anyio.to_thread.run_sync(_copy, self.tree, paths, copy)
+        try:
+            await self.run("--whitespace=nowarn", tree=copy)
+        except GitFailed as error:
+            raise BackendUnavailable(
+                f"the patch could not be tried, and {self.tree} is as it was: {error.message}",
+                hint="make room for temporary files, and try again",
+            ) from error
+        return {path: os.readlink(copy / path) for path in paths if (copy / path).is_symlink()}
+
+    async def run(self, *options: str, tree: Path | None = None) -> bytes:
+        place = tree or self.tree
         return await run_git(
             ["apply", *options, "--", str(self.place / "patch")],
-            cwd=self.tree,
+            cwd=place,
             settings={"core.bare": "false"},
             repository=self.repository,
-            env={"GIT_WORK_TREE": str(self.tree)},
+            env={"GIT_WORK_TREE": str(place)},
             timeout=_SECONDS,
         )
 
@@ -120,12 +154,25 @@ def _refusal(error: GitFailed) -> Conflict | InvalidRequest:
         return InvalidRequest(f"not a patch: {lines[0]}", hint="give a patch that `gloveport diff` printed")
     path = next((found["path"] for pattern in _NAMED if (found := pattern.match(lines[0]))), "")
     if lines[0].startswith("error: invalid path"):
-        return InvalidRequest(f"the patch writes out of the tree: {path!r}", hint="do not apply it", path=path)
+        return _leaves(path)
     return Conflict(
         f"the patch does not fit: {lines[0].removeprefix('error: ')}",
         hint="nothing was changed; put that file back as it was when the sandbox was made, or merge the patch by hand",
         path=path,
     )
+
+
+def _leaves(path: str) -> InvalidRequest:
+    return InvalidRequest(f"the patch writes out of the tree: {path!r}", hint="do not apply it", path=path)
+
+
+def _copy(tree: Path, paths: Sequence[str], place: Path) -> None:
+    """Those of the paths that exist, links as links."""
+    place.mkdir()
+    for path in paths:
+        (place / path).parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            shutil.copy2(tree / path, place / path, follow_symlinks=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

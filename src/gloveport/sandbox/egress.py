@@ -10,11 +10,12 @@ from dataclasses import asdict
 
 import anyio
 
-from gloveport.egress import Answer, Destination, EgressRecord, Gate, Judge, OddHost, resolve, serve_egress
+from gloveport.egress import Answer, Destination, EgressRecord, Gate, Inspection, Judge, OddHost, resolve, serve_egress
 from gloveport.errors import GloveportError, InvalidRequest
-from gloveport.model import Decision, EventKind, Policy, Verdict
+from gloveport.model import Decision, EventKind, Grant, Policy, Verdict
 from gloveport.policy.egress import EgressRequest, decide_addresses, decide_egress
 from gloveport.policy.hosts import Address, canonical_host
+from gloveport.sandbox.approvals import Window
 from gloveport.store import Trail
 
 __all__ = ["make_gate", "serve_way_out"]
@@ -22,25 +23,39 @@ __all__ = ["make_gate", "serve_way_out"]
 _log = logging.getLogger(__name__)
 
 
-def make_gate(sandbox: str, policy: Policy, trail: Trail) -> Gate:
-    """What decides about, and records, every connection of one sandbox."""
+def make_gate(sandbox: str, policy: Policy, trail: Trail, window: Window, inspection: Inspection) -> Gate:
+    """What decides about, and records, every connection of one sandbox; at `window` those wait that need a person."""
 
     async def before(destination: Destination) -> Answer:
-        return _answer(decide_egress(policy, _request(destination)))
+        request = _request(destination)
+        decision = decide_egress(policy, request)
+        if decision.verdict is Verdict.ASK and request.host.address is not None:
+            named = decide_addresses(policy, request, [request.host.address], _own_addresses())
+            if named.verdict is Verdict.DENY:
+                return _answer(named)  # nobody is asked about what no answer allows
+        decision, grant = await window.admit(decision, request)
+        return _answer(decision, grant)
 
     def after(destination: Destination, addresses: Sequence[Address]) -> Answer:
-        return _answer(decide_addresses(policy, _request(destination), addresses, _own_addresses()))
+        decision = decide_addresses(policy, _request(destination), addresses, _own_addresses())
+        # Where the policy asks, the name was granted before: here only its addresses can still be denied.
+        allowed = decision.verdict is not Verdict.DENY
+        return Answer(allowed=allowed, rule=decision.rule, reason=decision.reason)
 
     def tell(record: EgressRecord) -> None:
+        window.ended(record.grant)
         trail.append(EventKind.EGRESS, asdict(record))
 
-    return Gate(
+    gate = Gate(
         sandbox=sandbox,
         judge=Judge(before=before, after=after),
         canonical=_canonical,
         resolve=resolve,
         tell=tell,
+        inspection=inspection,
     )
+    window.end_connections = gate.take_back
+    return gate
 
 
 async def serve_way_out(listener: socket.socket, gate: Gate) -> None:
@@ -65,9 +80,13 @@ def _request(destination: Destination) -> EgressRequest:
     )
 
 
-def _answer(decision: Decision) -> Answer:
-    asked = " (nobody can be asked yet)" if decision.verdict is Verdict.ASK else ""
-    return Answer(allowed=decision.verdict is Verdict.ALLOW, rule=decision.rule, reason=decision.reason + asked)
+def _answer(decision: Decision, grant: Grant | None = None) -> Answer:
+    return Answer(
+        allowed=decision.verdict is Verdict.ALLOW,
+        rule=decision.rule,
+        reason=decision.reason,
+        grant=grant.id if grant is not None else "",
+    )
 
 
 def _canonical(text: str) -> str:

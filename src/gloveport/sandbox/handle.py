@@ -21,6 +21,8 @@ from gloveport.model import (
     Spec,
     TerminalSize,
 )
+from gloveport.policy.protected import protected_patterns
+from gloveport.policy.security import ToolRequest
 from gloveport.sandbox.background import Background, lasting
 from gloveport.sandbox.files import Files
 from gloveport.sandbox.finish import finish
@@ -52,6 +54,8 @@ class Sandbox:
         self.ref = held.ref
         self.limits = held.limits
         """What bounds it."""
+        self.policy = held.policy
+        """What it may do."""
         self.files = Files(held)
         """Read, write, list, stat, watch."""
         self.git = Git(held.backend, held.ref)
@@ -151,12 +155,12 @@ class Sandbox:
         Raises `LimitExceeded` for one above 256 MiB: `write_diff` takes it to a file.
         """
         found = await self.changes(ignored=ignored)
-        return await make_patch(found, scratch=self._scratch)
+        return await make_patch(found, scratch=self._scratch, protected=protected_patterns(self._held.policy))
 
     async def write_diff(self, output: BinaryIO, *, ignored: bool = False) -> PatchSummary:
         """The same patch, into an open file: never in memory, of any size up to what its files may hold (2 GiB)."""
         found = await self.changes(ignored=ignored)
-        return await write_patch(found, output, scratch=self._scratch)
+        return await write_patch(found, output, scratch=self._scratch, protected=protected_patterns(self._held.policy))
 
     async def require(self, program: str) -> None:
         """Raise `NotFound` unless the guest has `program` on its path."""
@@ -167,6 +171,10 @@ class Sandbox:
                 hint="install it on this host, or show its directory with --read-only",
                 program=program,
             )
+
+    def check_tool(self, request: ToolRequest) -> None:
+        """Raise `PolicyDenied`, with the refusal in the trail, for a tool call that the policy does not let through."""
+        self._backend.check_tool(request)
 
     async def delete(self) -> None:
         """Kill everything and free everything. Idempotent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -13,10 +14,14 @@ import anyio
 
 from gloveport.backends import Backend, make_backend
 from gloveport.backends.bubblewrap.helpers import find_ripgrep
+from gloveport.egress import Inspection
 from gloveport.errors import InvalidRequest, NotFound
-from gloveport.model import Limits, Plan, Probe, Ref, SandboxStatus, Spec, new_id, resolve_id
+from gloveport.model import Limits, Plan, Policy, Probe, Ref, SandboxStatus, Spec, new_id, resolve_id
 from gloveport.policy import HostView, PlanInputs, check_plan, check_shown, compile_plan, survey
+from gloveport.sandbox.approvals import ASK_SECONDS, Desk
 from gloveport.sandbox.egress import make_gate, serve_way_out
+from gloveport.sandbox.grants import Clock, KeptGrants
+from gloveport.sandbox.inspection import Inspector
 from gloveport.sandbox.recorder import Recorder
 from gloveport.sandbox.source import prepare_source
 from gloveport.settings import Settings
@@ -24,18 +29,21 @@ from gloveport.store import Redactor, Trail, make_private
 
 __all__ = ["Held", "Manager"]
 
+_SURVEY_SECONDS = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
     """One sandbox as its manager holds it: what a handle is made of."""
 
     ref: Ref
-    backend: Backend
+    backend: Recorder
     """Recorded: every operation is decided and written down."""
     scratch: Path
     """A private directory of the host for throw-away repositories."""
     trail: Trail | None = None
     limits: Limits = field(default_factory=Limits)
+    policy: Policy = field(default_factory=Policy)
 
 
 class Manager:
@@ -46,14 +54,20 @@ class Manager:
         settings: Settings,
         *,
         backends: Sequence[str] = ("bubblewrap",),
+        ask_seconds: float = ASK_SECONDS,
     ) -> None:
         self.settings = settings
         self.redactor = Redactor(secret for secret in (settings.api_key, settings.auth_token) if secret)
         """Masks what this installation knows to be secret."""
+        clock = Clock()
+        self.approvals = Desk(KeptGrants(settings.data / "grants.json", clock), seconds=ask_seconds, clock=clock)
+        """Where sandboxes wait `ask_seconds` for a person to allow what their policy asks about."""
+        self._inspector = Inspector(settings, self.redactor)
         self._names = backends
         self._backends: dict[str, Backend] = {}
         self._held: dict[str, Held] = {}
         self._stack = AsyncExitStack()
+        self._surveyed: tuple[float, HostView] | None = None
         self._ways_out: dict[str, anyio.CancelScope] = {}
 
     async def __aenter__(self) -> Self:
@@ -95,6 +109,8 @@ class Manager:
             host=host,
             lower=prepared.lower if prepared is not None else None,
             tools=(("rg", str(ripgrep)),) if ripgrep is not None else (),
+            trust=str(self._inspector.trust),
+            placeholders=self._inspector.prepare(spec.policy),
         )
         return compile_plan(spec, inputs)
 
@@ -110,10 +126,11 @@ class Manager:
         `PolicyDenied` for what no sandbox is shown, `InvalidRequest` for what no plan says.
         """
         if trail is None:
-            check_plan(plan, self._survey(), fetched=self._fetched)
+            check_plan(plan, self._survey(), fetched=self._fetched, trust=str(self._inspector.trust))
         return await self._make(plan, backend, trail)
 
     async def _make(self, plan: Plan, backend: str, trail: Trail | None) -> Held:
+        inspection = await self._inspector.open(plan)
         own = trail or self._trail(plan.sandbox)
         recorder = Recorder(self._backend(backend), own)
         try:
@@ -122,16 +139,18 @@ class Manager:
             if trail is None:
                 own.close()
             raise
-        held = Held(ref, recorder, self._scratch, None if trail is not None else own, plan.limits)
+        kept = None if trail is not None else own
+        held = Held(ref, recorder, self._scratch, kept, plan.limits, plan.policy)
         self._held[ref.id] = held
         if plan.network == "proxy":
-            await self._open_way_out(held, plan, own)
+            await self._open_way_out(held, plan, own, inspection)
         return held
 
-    async def _open_way_out(self, held: Held, plan: Plan, trail: Trail) -> None:
+    async def _open_way_out(self, held: Held, plan: Plan, trail: Trail, inspection: Inspection) -> None:
         listener = await held.backend.egress(held.ref)
         scope = self._ways_out[held.ref.id] = anyio.CancelScope()
-        gate = make_gate(held.ref.id, plan.policy, trail)
+        window = self.approvals.open(held.ref.id, trail)
+        gate = make_gate(held.ref.id, plan.policy, trail, window, inspection)
 
         async def serve() -> None:
             with scope:
@@ -157,6 +176,7 @@ class Manager:
     async def delete(self, prefix: str) -> str:
         """Delete by id or prefix; the id."""
         held = self.get(prefix)
+        self.approvals.close(held.ref.id)
         if (way_out := self._ways_out.pop(held.ref.id, None)) is not None:
             way_out.cancel()
         await held.backend.delete(held.ref)
@@ -181,7 +201,10 @@ class Manager:
         return self.settings.data / "repositories"
 
     def _survey(self) -> HostView:
-        return survey(own=(self.settings.state, self.settings.data))
+        """What this host is like, as of a few seconds ago at most: it changes seldom, and every create asks."""
+        if self._surveyed is None or time.monotonic() - self._surveyed[0] > _SURVEY_SECONDS:
+            self._surveyed = (time.monotonic(), survey(own=(self.settings.state, self.settings.data)))
+        return self._surveyed[1]
 
     def _backend(self, name: str) -> Backend:
         backend = self._backends.get(name)

@@ -75,10 +75,12 @@ class Patch(PatchSummary):
     """Empty when nothing changed. Names are quoted as git quotes them; contents are raw, in any encoding."""
 
 
-async def make_patch(changes: ChangeSet, *, scratch: Path, selected: Collection[str] | None = None) -> Patch:
+async def make_patch(
+    changes: ChangeSet, *, scratch: Path, selected: Collection[str] | None = None, protected: Sequence[str] = ()
+) -> Patch:
     """As `write_patch`, in memory. Raises `LimitExceeded` for a patch above 256 MiB, too."""
     with await anyio.to_thread.run_sync(lambda: tempfile.TemporaryFile(dir=scratch)) as file:
-        summary = await write_patch(changes, file, scratch=scratch, selected=selected)
+        summary = await write_patch(changes, file, scratch=scratch, selected=selected, protected=protected)
         size = file.seek(0, os.SEEK_END)
         if size > IN_MEMORY_BYTES:
             raise LimitExceeded(
@@ -92,13 +94,19 @@ async def make_patch(changes: ChangeSet, *, scratch: Path, selected: Collection[
 
 
 async def write_patch(
-    changes: ChangeSet, output: BinaryIO, *, scratch: Path, selected: Collection[str] | None = None
+    changes: ChangeSet,
+    output: BinaryIO,
+    *,
+    scratch: Path,
+    selected: Collection[str] | None = None,
+    protected: Sequence[str] = (),
 ) -> PatchSummary:
     """Write the patch of `changes`, or of the `selected` paths among them, to the open file `output`.
 
     The changed paths alone are put into a clean repository below `scratch` and compared there: no setting,
     attribute or hook of the workspace has a say. Made for repositories whose objects are SHA-1. What is too large
     is left out, with a warning: files above 512 MiB, and the largest files where all together hold more than 2 GiB.
+    `protected` are patterns of paths to warn of, beside the built-in ones.
 
     Raises `NotFound` for a selected path that did not change, `Conflict` for a file that the guest changed
     meanwhile, `PermissionDenied` for an unreadable one.
@@ -106,17 +114,18 @@ async def write_patch(
     wanted = _select(changes.changes, selected)
     kept = [change for change in wanted if _has_content(change) and not refused_by_git(change)]
     fitting, left_out = await anyio.to_thread.run_sync(_fit, kept, changes)
-    warnings = (*warnings_for(wanted, changes), *left_out)
+    told = await anyio.to_thread.run_sync(lambda: tuple(warnings_for(wanted, changes, protected)))
+    warnings = (*told, *left_out)
     if not fitting:
         return PatchSummary(warnings=warnings)
     async with _clean_repository(scratch) as (place, repository):
         with (place / "stream").open("w+b") as stream:
             await anyio.to_thread.run_sync(_write_stream, stream, fitting, changes)
             await run_git(["fast-import", "--quiet"], cwd=place, repository=repository, stdin=stream, timeout=_SECONDS)
-        told = b""
+        entries = b""
         for group, prefix in _PREFIXES.items():
             trees = [f"refs/heads/{group.decode()}/{side}" for side in ("before", "after")]
-            told += await run_git(
+            entries += await run_git(
                 [*_DIFF, "--raw", "--numstat", "-z", *trees, "--"],
                 cwd=place,
                 repository=repository,
@@ -130,7 +139,7 @@ async def write_patch(
                 stdout=output,
                 timeout=_SECONDS,
             )
-    return PatchSummary(paths=_entries(told), warnings=warnings)
+    return PatchSummary(paths=_entries(entries), warnings=warnings)
 
 
 @asynccontextmanager

@@ -5,38 +5,21 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Iterator, Mapping, Sequence
 
 from gloveport.backends.base import ChangeSet
-from gloveport.model import Change, FileType
+from gloveport.model import KIB, Change, FileType
+from gloveport.policy.protected import ProtectedPath, ProtectionLevel, Touched, find_protected
 
 __all__ = ["refused_by_git", "warnings_for"]
-
-_RUN_BY_THEMSELVES = (
-    (
-        ".bash_profile .bash_login .bashrc .profile .zprofile .zshenv .zshrc",
-        "a shell runs it when it starts in this home",
-    ),
-    (".envrc", "direnv runs it when a shell enters the directory"),
-    (".githooks/* .husky/*", "git runs it where core.hooksPath points there"),
-    (".gitmodules", "git fetches what it names when submodules are updated"),
-    (".pre-commit-config.yaml", "pre-commit runs what it names at the next commit"),
-    (".claude/settings.json .claude/settings.local.json", "Claude Code runs the hooks it names"),
-    (".mcp.json", "coding agents start the servers it names"),
-    (".vscode/tasks.json .vscode/settings.json", "the editor runs or uses it when the folder is opened"),
-    (
-        ".devcontainer.json .devcontainer/devcontainer.json",
-        "the editor runs its initializeCommand on the host",
-    ),
-    (".github/workflows/* .gitlab-ci.yml", "CI runs it, with the secrets of the repository"),
-)
-"""Patterns (matched from the right) of files that a host acts on without being asked, and what acts."""
 
 _DOT_GIT = re.compile(r"(?:^|[/\\])(?:\.git|git~1)[. ]*(?:$|[/\\:])", re.IGNORECASE)
 """What git takes for `.git` on any file system, and so refuses in every tree."""
 
 _CONTENT = (FileType.FILE, FileType.SYMLINK)
+_DRIVERS = re.compile(rb"\b(?:filter|diff|merge)=")
+_LOOKED_AT = 256 * KIB
+"""Bytes of a `.gitattributes`; git itself takes no larger lines than 2 KiB."""
 
 
 def refused_by_git(change: Change) -> bool:
@@ -47,14 +30,23 @@ def refused_by_git(change: Change) -> bool:
     return name == ".gitmodules" and FileType.SYMLINK in (change.before, change.after)
 
 
-def warnings_for(chosen: Sequence[Change], changes: ChangeSet) -> Iterator[str]:
-    """One sentence for each thing to look at, by path."""
-    written = {change.path for change in chosen if change.after in _CONTENT}
+def warnings_for(chosen: Sequence[Change], changes: ChangeSet, patterns: Sequence[str] = ()) -> Iterator[str]:
+    """One sentence for each thing to look at, by path. `patterns` are what a policy protects."""
+    links = {change.path: _target(change, changes) for change in chosen if change.after is FileType.SYMLINK}
+    touched = [
+        Touched(path=change.path, link=links.get(change.path))
+        for change in chosen
+        if (change.before in _CONTENT or change.after in _CONTENT) and not refused_by_git(change)
+    ]
+    found = {protected.path: protected for protected in find_protected(touched, patterns)}
     for change in chosen:
         if refused_by_git(change):
             yield f"{change.path!r} is not in the patch: git accepts no such name"
-        elif change.after in _CONTENT:
-            yield from _about(change, written, changes)
+            continue
+        if change.path in found:
+            yield _sentence(found[change.path])
+        if change.after in _CONTENT:
+            yield from _about(change, links, changes)
         elif change.after is FileType.DIRECTORY and change.before is None:
             yield f"{change.path!r} is not in the patch: git keeps no empty directories"
         elif change.before is FileType.DIRECTORY:
@@ -63,18 +55,25 @@ def warnings_for(chosen: Sequence[Change], changes: ChangeSet) -> Iterator[str]:
         yield f"{path!r} is not in the patch: a pipe, a socket, a device, or unreadable"
 
 
-def _about(change: Change, written: set[str], changes: ChangeSet) -> Iterator[str]:
-    path = PurePosixPath(change.path)
-    for patterns, reason in _RUN_BY_THEMSELVES:
-        if any(path.match(pattern) for pattern in patterns.split()):
-            yield f"{change.path!r}: {reason}"
-    if path.name == "HEAD" and str(path.with_name("config")) in written:
-        yield f"{str(path.parent)!r} looks like a Git repository: git commands inside it obey its config"
-    if change.after is FileType.SYMLINK:
+def _sentence(protected: ProtectedPath) -> str:
+    if protected.level is ProtectionLevel.REFUSED:
+        return f"{protected}; applying it needs --allow-protected"
+    return str(protected)
+
+
+def _about(change: Change, links: Mapping[str, str], changes: ChangeSet) -> Iterator[str]:
+    target = links.get(change.path)
+    if target is not None and _leaves(change.path, target):
+        yield f"{change.path!r} is a link out of the tree, to {target!r}"
+    elif target is None and posixpath.basename(change.path).lower() == ".gitattributes":
         with changes.after(change) as content:
-            target = os.fsdecode(content.read())
-        if _leaves(change.path, target):
-            yield f"{change.path!r} is a link out of the tree, to {target!r}"
+            if _DRIVERS.search(content.read(_LOOKED_AT)):
+                yield f"{change.path!r}: git runs the filters and drivers it asks for, where your settings have them"
+
+
+def _target(change: Change, changes: ChangeSet) -> str:
+    with changes.after(change) as content:
+        return os.fsdecode(content.read())
 
 
 def _leaves(path: str, target: str) -> bool:

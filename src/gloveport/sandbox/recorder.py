@@ -19,12 +19,16 @@ from gloveport.model import (
     Limits,
     OutputStream,
     Plan,
+    Policy,
     Probe,
     Ref,
     SandboxStatus,
     TerminalSize,
 )
+from gloveport.model.plan import digest_plan
 from gloveport.policy import decide_exec, decide_path, enforce
+from gloveport.policy.decide import check_environment
+from gloveport.policy.security import SecurityManager, ToolRequest
 from gloveport.store import Trail
 
 __all__ = ["RECORDED_OUTPUT", "Recorder"]
@@ -48,7 +52,10 @@ class Recorder:
         self._backend = backend
         self._limits = Limits()
         self._env: Mapping[str, str] = {}
+        self._env_bytes = 0
         self._execs = 0
+        self._policy = Policy()
+        self._security = self._guard("")
 
     def probe(self) -> Probe:
         """The wrapped backend's."""
@@ -58,9 +65,13 @@ class Recorder:
         """Create, with the whole plan in the trail."""
         self._limits = plan.limits
         self._env = plan.env
+        self._env_bytes = check_environment(plan.env)
+        self._policy = plan.policy
+        self._security = self._guard(plan.sandbox)
+        body = plan.to_json()
         self.trail.append(
             EventKind.SANDBOX_CREATED,
-            {"sandbox": plan.sandbox, "backend": self.name, "plan": plan.to_json(), "digest": plan.digest()},
+            {"sandbox": plan.sandbox, "backend": self.name, "plan": body, "digest": digest_plan(body)},
         )
         try:
             return await self._backend.create(plan)
@@ -83,7 +94,7 @@ class Recorder:
         facts = {"sandbox": ref.id, "exec": number, "argv": list(request.argv), "cwd": request.cwd}
         if request.builtin or request.shown_as is not None:
             facts["shown_as"] = request.shown_as or ""
-        self._decide(decide_exec(request, self._limits, self._env), facts)
+        self._decide(decide_exec(request, self._limits, self._env, self._policy, env_bytes=self._env_bytes), facts)
         self.trail.append(EventKind.EXEC_STARTED, facts)
         try:
             process = await self._backend.exec(ref, request)
@@ -144,6 +155,16 @@ class Recorder:
             {"sandbox": ref.id, "changes": listed, "total": len(found.changes), "sha256": _digest(paths)},
         )
         return found
+
+    def check_tool(self, request: ToolRequest) -> None:
+        """Raise `PolicyDenied`, with the refusal in the trail, for a tool call that the policy does not let through."""
+        self._security.check(request)
+
+    def _guard(self, sandbox: str) -> SecurityManager:
+        return SecurityManager(
+            self._policy,
+            audit=lambda facts: self.trail.append(EventKind.DECISION, {"sandbox": sandbox, **facts}),
+        )
 
     def _decide(self, decision: Decision, facts: Mapping[str, Any]) -> None:
         try:

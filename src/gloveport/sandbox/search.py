@@ -8,14 +8,13 @@ from typing import Any
 
 from gloveport.errors import InvalidRequest, LimitExceeded, NotFound
 from gloveport.model import MIB, ExecRequest, Grep, Match, OutputStream
-from gloveport.policy import GUEST_TOOLS
+from gloveport.policy.guest_places import RIPGREP
 from gloveport.sandbox.files import Files
 from gloveport.sandbox.finish import abandon, end
 from gloveport.sandbox.manager import Held
 
 __all__ = ["RIPGREP", "search"]
 
-RIPGREP = f"{GUEST_TOOLS}/rg"
 _NO_MATCH = 1
 _LONGEST_OUTPUT = 64 * MIB
 _LONGEST_LINE = 4096

@@ -56,10 +56,19 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._spellings: set[str] = set()
+        self._known: re.Pattern[str] | None = None
+        self.learn(secrets)
+
+    def learn(self, secrets: Iterable[str]) -> None:
+        """Mask these too from here on."""
         known = {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}
         spellings = known | {json.dumps(secret)[1:-1] for secret in known}
-        longest_first = sorted(spellings, key=len, reverse=True)
-        self._known = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        if spellings <= self._spellings:
+            return
+        self._spellings |= spellings
+        longest_first = sorted(self._spellings, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, longest_first)))
 
     def text(self, text: str) -> str:
         """`text` without secrets; known ones are found inside longer words and as JSON spells them, too."""

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gloveport.errors import BackendUnavailable, GloveportError, Internal, InvalidRequest
+from gloveport.policy.security import ToolRequest
 from gloveport.sandbox import Sandbox
 from gloveport.sandbox.task_scope import task_scope
 from gloveport.tools import claude_files, claude_search
@@ -53,10 +54,12 @@ class ClaudeTools:
             arguments = tool.check(params)
         except InvalidRequest as error:
             return refuse(f"InputValidationError: {error.message} ({error.hint})")
+        session = self._session
         try:
+            session.sandbox.check_tool(ToolRequest(tool=name, arguments=arguments, cwd=session.cwd))
             if name == "Bash":
-                return await bash(self._session, self._background, arguments)
-            return await _HANDLERS[name](self._session, arguments)
+                return await bash(session, self._background, arguments)
+            return await _HANDLERS[name](session, arguments)
         except (BackendUnavailable, Internal):
             raise
         except GloveportError as error:

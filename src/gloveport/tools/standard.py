@@ -18,6 +18,7 @@ from gloveport.errors import (
 )
 from gloveport.model import WORKSPACE, ExecResult, Grep
 from gloveport.policy import encode_text
+from gloveport.policy.security import ToolRequest
 from gloveport.sandbox import Sandbox, shell_request
 from gloveport.tools.schema import Parameter, Tool, catalogue
 from gloveport.tools.standard_git import READING, reading_request
@@ -152,6 +153,7 @@ async def call_tool(sandbox: Sandbox, name: str, params: object) -> ToolResult:
         raise InvalidRequest(f"no tool {name!r}", hint=f"one of: {', '.join(TOOLS)}")
     arguments = tool.check(params)
     try:
+        sandbox.check_tool(ToolRequest(tool=name, arguments=arguments))
         return await _HANDLERS[name](sandbox, **arguments)
     except _FAILURES as error:
         return ToolResult(error=_explain(error), exit_code=error.status.exit)

@@ -23,6 +23,7 @@ from gloveport.backends.bubblewrap.helpers import Helpers, install_helpers
 from gloveport.backends.bubblewrap.live import LiveSandbox, Means, encode_env, start_sandbox
 from gloveport.backends.bubblewrap.place import Place, empty_trash, find_places, make_place, sweep
 from gloveport.backends.bubblewrap.probe import probe_host
+from gloveport.backends.bubblewrap.processors import can_bind
 from gloveport.backends.bubblewrap.workspace import Workspace, copy_instead, prepare_workspace
 from gloveport.errors import (
     BackendUnavailable,
@@ -175,6 +176,7 @@ class BubblewrapBackend(BackendBase):
         limits = sandbox.plan.limits
         timeout = request.timeout if request.timeout is not None else limits.exec_seconds
         keep = request.output_bytes if request.output_bytes is not None else limits.output_bytes
+        # Most execs have the sandbox's own variables, which are encoded once.
         env = sandbox.env if not request.env else encode_env({**sandbox.plan.env, **request.env})
         start = Start(
             argv=tuple(os.fsencode(part) for part in request.argv),
@@ -237,10 +239,11 @@ class BubblewrapBackend(BackendBase):
             raise Unsupported(f"no network {plan.network!r}", hint="`none` or `proxy`", capability="egress")
         if plan.seccomp != "standard":
             raise Unsupported(f"no system-call filter {plan.seccomp!r}", hint="use `standard`")
-        if plan.limits.cpus is not None and not self._cgroups.has("cpu"):
+        cpus = plan.limits.cpus
+        if cpus is not None and not self._cgroups.has("cpu") and not can_bind(cpus):
             raise Unsupported(
-                "this user cannot limit CPU time here: no control group is delegated to it",
-                hint="leave --cpu out, run as root, or start it under: systemd-run --user --scope -p Delegate=yes",
+                "this user can bind a sandbox to whole CPUs and to no part of one: no control group is delegated to it",
+                hint="ask for 1 CPU, run as root, or start it under: systemd-run --user --scope -p Delegate=yes",
                 limit="cpus",
             )
 

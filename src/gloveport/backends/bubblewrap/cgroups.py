@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gloveport.model import Limits
 
-__all__ = ["Cgroups", "SandboxCgroup", "find_cgroups"]
+__all__ = ["Cgroups", "OomCounter", "SandboxCgroup", "find_cgroups"]
 
 _CONTROLLERS = ("memory", "pids", "cpu")
 _ENABLED = "cgroup.subtree_control"
@@ -25,34 +25,51 @@ _OWN_PROCESSES = 3
 """bubblewrap (twice, while it starts) and guestd."""
 
 
+class OomCounter:
+    """The kernel's count of kills for memory, in the first group that has one. Kept open: every exec asks."""
+
+    def __init__(self, directories: Iterable[Path], name: str) -> None:
+        self._file = next((found for directory in directories if (found := _open(directory / name)) is not None), None)
+
+    def read(self) -> int:
+        """Kills so far; 0 where nobody counts."""
+        if self._file is None:
+            return 0
+        try:
+            _, found, rest = os.pread(self._file, _OOM_COUNT_BYTES, 0).partition(b"oom_kill ")
+        except OSError:  # the group is gone
+            return 0
+        return int(rest.split(b"\n", 1)[0]) if found else 0
+
+    def close(self) -> None:
+        """Idempotent; nothing is counted any more."""
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
+
+
+def _open(path: Path) -> int | None:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxCgroup:
     """The groups of one sandbox: one directory a controller (version 1) or one in all (version 2)."""
 
     directories: tuple[Path, ...]
-    oom_count: str = "memory.oom_control"
-    """The file that counts kills for memory."""
+    counter: OomCounter
 
     def remove(self) -> None:
         """Remove the groups; they must be empty of processes. Missing ones are fine."""
-        for directory in self.directories:
-            with contextlib.suppress(OSError):
-                directory.rmdir()
+        self.counter.close()
+        _remove(self.directories)
 
     def oom_kills(self) -> int:
-        """How often the kernel killed for memory here. Asked at every exec, so it is one read of one file."""
-        for directory in self.directories:
-            try:
-                counted = os.open(f"{directory}/{self.oom_count}", os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
-                continue
-            try:
-                _, found, rest = os.read(counted, _OOM_COUNT_BYTES).partition(b"oom_kill ")
-            finally:
-                os.close(counted)
-            if found:
-                return int(rest.split(b"\n", 1)[0])
-        return 0
+        """How often the kernel killed for memory here."""
+        return self.counter.read()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +113,6 @@ class Cgroups:
         if not roots:
             return None
         directories = tuple(dict.fromkeys(root / sandbox for root in roots.values()))
-        group = SandboxCgroup(directories=directories, oom_count=_OOM_COUNT[self.version])
         try:
             for directory in directories:
                 _make_below(directory.parent, directory)
@@ -106,9 +122,15 @@ class Cgroups:
             for controller, root in roots.items():
                 _limit(root / sandbox, _settings(self.version, controller, limits))
         except OSError:
-            group.remove()
+            _remove(directories)
             raise
-        return group
+        return SandboxCgroup(directories=directories, counter=OomCounter(directories, _OOM_COUNT[self.version]))
+
+
+def _remove(directories: Iterable[Path]) -> None:
+    for directory in directories:
+        with contextlib.suppress(OSError):
+            directory.rmdir()
 
 
 def _below(root: Path) -> list[Path]:

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from gloveport.backends.bubblewrap.kernel import covered_of_proc
 from gloveport.backends.bubblewrap.seccomp import standard_filter
 from gloveport.errors import BackendUnavailable
-from gloveport.model import Assembled
+from gloveport.model import Assembled, Hidden
 from gloveport.store import make_private
 
 __all__ = ["Helpers", "find_bwrap", "find_guest_programs", "find_ripgrep", "install_helpers"]
@@ -40,6 +41,8 @@ class Helpers:
     ripgrep: str | None
     assembled: Path
     """Where the plans' `Assembled` directories are, by digest."""
+    covered: tuple[Hidden, ...]
+    """What every sandbox's `/proc` covers: the kernel says so once, because every create asks."""
 
     def assemble(self, directory: Assembled) -> str:
         """The path of a directory with this content, made once for as long as the host's own files do not change."""
@@ -104,6 +107,7 @@ def install_helpers(state: Path) -> Helpers:
         seccomp=str(home / "seccomp.bpf"),
         ripgrep=str(home / "rg") if ripgrep is not None else None,
         assembled=home / "assembled",
+        covered=covered_of_proc(),
     )
 
 

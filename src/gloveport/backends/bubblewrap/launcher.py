@@ -31,6 +31,7 @@ class Stage:
     target: str
     owner: tuple[int, int] | None = None
     """The uid and gid that appear as the sandbox's user; `None` shows owners as they are."""
+    writable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,8 @@ class Launch:
             command += ["--cgroup", directory]
         for stage in self.stages:
             owner, group = ("-", "-") if stage.owner is None else map(str, stage.owner)
-            command += ["--stage", stage.source, stage.target, owner, group]
+            option = "--stage-writable" if stage.writable else "--stage"
+            command += [option, stage.source, stage.target, owner, group]
         for descriptor in self.keep:
             command += ["--keep-fd", str(descriptor)]
         return [*command, "--", *self.argv]

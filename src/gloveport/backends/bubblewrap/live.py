@@ -17,12 +17,14 @@ from gloveport.backends.bubblewrap.cgroups import Cgroups, SandboxCgroup
 from gloveport.backends.bubblewrap.helpers import Helpers
 from gloveport.backends.bubblewrap.launcher import IDMAP_UNSUPPORTED, Launch, Launched, launch
 from gloveport.backends.bubblewrap.place import Place, Record
+from gloveport.backends.bubblewrap.processors import started_on
 from gloveport.backends.bubblewrap.render import Places, render
 from gloveport.backends.bubblewrap.watch import Watch, Watched
 from gloveport.backends.bubblewrap.way_out import take_listener
 from gloveport.backends.bubblewrap.workspace import IDMAP_TROUBLE, Workspace, stages_for
 from gloveport.errors import BackendUnavailable, GloveportError
 from gloveport.guest.channel import Channel
+from gloveport.guest.wire import Environment
 from gloveport.model import Assembled, Overlay, Plan, SandboxState
 
 __all__ = ["LiveSandbox", "Means", "encode_env", "start_sandbox"]
@@ -52,7 +54,7 @@ class LiveSandbox:
     launched: Launched
     channel: Channel
     created_at: float
-    env: tuple[bytes, ...]
+    env: Environment
     """The plan's environment as processes get it."""
     state: SandboxState = SandboxState.CREATING
     reason: str = ""
@@ -131,7 +133,7 @@ async def start_sandbox(plan: Plan, place: Place, workspace: Workspace, means: M
             launched=started.launched,
             channel=Channel(started.control, cgroup.oom_kills if cgroup is not None else None),
             created_at=time.time(),
-            env=encode_env(plan.env),
+            env=Environment(encode_env(plan.env)),
         )
         means.tasks.start_soon(sandbox.channel.run, sandbox.lost)
         with started.way_out or nullcontext() as way_out:
@@ -195,6 +197,7 @@ def _launch(plan: Plan, place: Place, workspace: Workspace, means: Means, cgroup
             seccomp_fd=seccomp,
             info_fd=info[1],
             guestd_memory=0 if means.cgroups.has("memory") else plan.limits.memory_bytes,
+            covered=means.helpers.covered,
             egress_fd=way_in.fileno() if way_in is not None else None,
         )
         request = Launch(
@@ -205,7 +208,8 @@ def _launch(plan: Plan, place: Place, workspace: Workspace, means: Means, cgroup
             stages=stages_for(workspace),
             keep=(theirs.fileno(), seccomp, info[1], *([way_in.fileno()] if way_in is not None else ())),
         )
-        return _Started(launch(request, info[0]), ours, way_out)
+        with started_on(None if means.cgroups.has("cpu") else plan.limits.cpus):
+            return _Started(launch(request, info[0]), ours, way_out)
     except BaseException:
         ours.close()
         if way_out is not None:

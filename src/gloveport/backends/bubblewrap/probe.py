@@ -11,9 +11,11 @@ from gloveport.backends.bubblewrap.cgroups import Cgroups
 from gloveport.backends.bubblewrap.helpers import find_bwrap, find_guest_programs, find_ripgrep
 from gloveport.model import Capability, Enforcement, Finding, Isolation, Probe
 
-__all__ = ["APPARMOR_REMEDY", "probe_host"]
+__all__ = ["APPARMOR_REMEDY", "LEAST_LANDLOCK", "landlock_version", "probe_host"]
 
 _TRIAL_SECONDS = 5
+LEAST_LANDLOCK = 2
+"""The first version that lets a file be renamed to another directory; landlock.c has the same."""
 APPARMOR_REMEDY = """\
 Ubuntu's AppArmor keeps ordinary users from making user namespaces. Allow this one program, as root, once:
   printf 'abi <abi/4.0>,\\nprofile gloveport-bwrap {program} flags=(unconfined) {{ userns, }}\\n' \
@@ -45,6 +47,16 @@ def probe_host(name: str, cgroups: Cgroups, program: str | None = None) -> Probe
         findings.append(
             Finding(problem="ripgrep is missing: search does not work", remedy="pip install ripgrep", fatal=False)
         )
+    landlock = landlock_version()
+    versions["landlock"] = str(landlock) if landlock else "none"
+    if landlock < LEAST_LANDLOCK:
+        findings.append(
+            Finding(
+                problem="no Landlock: the read-only mounts are the only wall around what a guest may write",
+                remedy="use Linux 5.19 or later, with landlock among the names in its lsm= parameter",
+                fatal=False,
+            )
+        )
     if not cgroups.has("memory"):
         findings.append(
             Finding(
@@ -61,6 +73,18 @@ def probe_host(name: str, cgroups: Cgroups, program: str | None = None) -> Probe
         limits=_enforcement(cgroups),
         findings=tuple(findings),
     )
+
+
+def landlock_version() -> int:
+    """Of the kernel's Landlock, as guestd sees it; 0 where there is none, or no guestd."""
+    programs = find_guest_programs()
+    if programs is None:
+        return 0
+    try:
+        said = _run([str(programs / "guestd"), "-v"]).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    return int(said[1]) if len(said) == 2 and said[1].isdigit() else 0
 
 
 def _enforcement(cgroups: Cgroups) -> dict[str, Enforcement]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import assert_never
 
-from gloveport.model import Assembled, Bind, DevMount, Link, MountOperation, Overlay, Plan, ProcMount, Tmpfs
+from gloveport.model import Assembled, Bind, DevMount, Hidden, Link, MountOperation, Overlay, Plan, ProcMount, Tmpfs
 
 __all__ = ["GUESTD", "Places", "render"]
 
 GUESTD = "/run/gloveport/guestd"
 """Where guestd is in the guest."""
+_SMALLEST = 4096
+"""Bytes of a tmpfs that holds nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +38,8 @@ class Places:
     info_fd: int
     guestd_memory: int
     """Bytes that guestd watches for; 0 where a cgroup does."""
+    covered: tuple[Hidden, ...] = ()
+    """What of the kernel's own files in `/proc` nobody in the guest can open."""
     egress_fd: int | None = None
     """Where guestd sends the socket of the guest's way out; `None` where it has none."""
 
@@ -70,22 +75,28 @@ def render(plan: Plan, places: Places) -> list[str]:
 
 def _mount(mount: MountOperation, places: Places) -> list[str]:
     match mount:
-        case Bind(source, target):
-            return ["--ro-bind", places.staged.get(source, source), target]
+        case Bind(source, target, writable):
+            return ["--bind" if writable else "--ro-bind", places.staged.get(source, source), target]
         case Tmpfs(target, size, mode):
             return ["--perms", f"{mode:o}", "--size", str(size), "--tmpfs", target]
         case Link(target, path):
             return ["--symlink", target, path]
         case Assembled(target):
             return ["--ro-bind", places.assembled[target], target]
+        case Hidden(target, is_directory=True):
+            return ["--perms", "0000", "--size", str(_SMALLEST), "--tmpfs", target, "--remount-ro", target]
+        case Hidden(target):
+            return ["--ro-bind", "/dev/null", target]  # a device, and the mount allows none: it cannot be opened
         case Overlay(_, target) if places.copied:
             return ["--bind", places.upper, target]
         case Overlay(_, target):
             return ["--overlay-src", places.lower, "--overlay", places.upper, places.work, target]
         case ProcMount(target):
-            return ["--proc", target]
+            # Some of the kernel's settings belong to the guest's own namespaces, and would be the guest's to change.
+            argv = ["--proc", target, "--ro-bind", "/proc/sys", f"{target}/sys"]
+            return argv + [word for cover in places.covered for word in _mount(cover, places)]
         case DevMount(target):
-            return ["--dev", target]
+            return ["--dev", target, "--mqueue", f"{target}/mqueue"]
 
 
 # A process's private writable memory may be reserved without being used (thread stacks, allocator arenas), so the hard
@@ -103,4 +114,21 @@ def _guestd(plan: Plan, places: Places) -> list[str]:
         *("-n", str(limits.open_files)),
         *("-s", str(limits.disk_bytes)),
         *("-d", str(limits.memory_bytes * _DATA_FACTOR)),
+        *(word for path in _writable(plan) for word in ("-w", path)),
     ]
+
+
+def _writable(plan: Plan) -> list[str]:
+    """Where the guest may write: guestd has the kernel refuse the rest, whatever is mounted there."""
+    paths = []
+    for mount in plan.mounts:
+        match mount:
+            case Tmpfs(target) | Overlay(_, target) | Bind(_, target, writable=True):
+                paths.append(target)
+            case DevMount(target):
+                paths.append(f"{target}/mqueue")
+            case Bind() | Link() | Assembled() | Hidden() | ProcMount():
+                pass
+            case _:
+                assert_never(mount)
+    return paths

@@ -1,94 +1,50 @@
-"""The system-call filter `standard`: a classic BPF program that refuses what no build, test or tool needs."""
+"""The system-call filter `standard`: a classic BPF program that lets through what builds, tests and tools need."""
 
 from __future__ import annotations
 
 import errno
 import platform
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from gloveport.backends.bubblewrap.calls import ABSENT, REFUSED_CALLS, allowed_calls
 from gloveport.errors import Unsupported
 
-__all__ = ["REFUSED_CALLS", "standard_filter"]
+__all__ = ["standard_filter"]
 
-REFUSED_CALLS: Final[dict[str, tuple[int, int]]] = {
-    # name: (x86-64, arm64); -1 where the architecture has no such call
-    "acct": (163, 89),
-    "add_key": (248, 217),
-    "adjtimex": (159, 171),
-    "bpf": (321, 280),
-    "clock_adjtime": (305, 266),
-    "clock_settime": (227, 112),
-    "delete_module": (176, 106),
-    "fanotify_init": (300, 262),
-    "finit_module": (313, 273),
-    "fsconfig": (431, 431),
-    "fsmount": (432, 432),
-    "fsopen": (430, 430),
-    "fspick": (433, 433),
-    "init_module": (175, 105),
-    "io_uring_enter": (426, 426),
-    "io_uring_register": (427, 427),
-    "io_uring_setup": (425, 425),
-    "kcmp": (312, 272),
-    "kexec_file_load": (320, 294),
-    "kexec_load": (246, 104),
-    "keyctl": (250, 219),
-    "lookup_dcookie": (212, 18),
-    "migrate_pages": (256, 238),
-    "mount": (165, 40),
-    "mount_setattr": (442, 442),
-    "move_mount": (429, 429),
-    "move_pages": (279, 239),
-    "name_to_handle_at": (303, 264),
-    "nfsservctl": (180, 42),
-    "open_by_handle_at": (304, 265),
-    "open_tree": (428, 428),
-    "perf_event_open": (298, 241),
-    "pidfd_getfd": (438, 438),
-    "pivot_root": (155, 41),
-    "process_madvise": (440, 440),
-    "process_vm_readv": (310, 270),
-    "process_vm_writev": (311, 271),
-    "ptrace": (101, 117),
-    "quotactl": (179, 60),
-    "quotactl_fd": (443, 443),
-    "reboot": (169, 142),
-    "request_key": (249, 218),
-    "setdomainname": (171, 162),
-    "sethostname": (170, 161),
-    "setns": (308, 268),
-    "settimeofday": (164, 170),
-    "swapoff": (168, 225),
-    "swapon": (167, 224),
-    "syslog": (103, 116),
-    "umount2": (166, 39),
-    "unshare": (272, 97),
-    "userfaultfd": (323, 282),
-    "vhangup": (153, 58),
-}
-"""Answered with EPERM."""
+_CLONE, _CLONE3 = (56, 220), (435, 435)
+_IOCTL = (16, 29)
+_PERSONALITY = (135, 92)
+_SOCKET, _SOCKETPAIR = (41, 198), (53, 199)
+_ARCHITECTURES: Final = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
+"""Machine → column of the numbers above and in `calls`, AUDIT_ARCH."""
+_NUMBERS_END = 512
+"""No architecture has calls from here on but for another way to call, such as x32."""
 
-_CLONE = {"x86_64": 56, "aarch64": 220}
-_CLONE3 = 435
-_IOCTL = {"x86_64": 16, "aarch64": 29}
-_SOCKET = {"x86_64": 41, "aarch64": 198}
-_AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-_X32_BIT = 0x40000000
 # CLONE_NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _NAMESPACE_FLAGS = 0x80 | 0x20000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
-_TIOCSTI = 0x5412
-_TIOCLINUX = 0x541C
-_AF_VSOCK = 40
-_AF_PACKET = 17
+_TERMINAL_REQUESTS = (0x5412, 0x541C, 0x541D, 0x5423)
+"""TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD: typing for others, the console, and line disciplines."""
+_PERSONALITIES = (0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
+"""PER_LINUX and PER_LINUX32, each also with UNAME26, and the question for the present one: none weakens a process."""
+_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
+_NETLINK_ROUTE = 0
+_SOCKET_TYPES = (1, 2)
+"""SOCK_STREAM, SOCK_DGRAM: neither raw nor packet nor anything that a kernel module would be loaded for."""
+_SOCKET_TYPE_MASK = 0xF
+_PROTOCOLS = (0, 6, 17)
+"""The type's own, TCP, UDP."""
 
-_LOAD, _JUMP_EQUAL, _JUMP_SET, _JUMP_GE, _RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
+_LOAD, _AND, _JUMP_EQUAL, _JUMP_SET, _JUMP_GE, _RETURN = 0x20, 0x54, 0x15, 0x45, 0x35, 0x06
+_LONGEST_JUMP = 255
 _ALLOW = 0x7FFF0000
 _ERRNO = 0x00050000
 _KILL = 0x80000000
 _NUMBER, _ARCH = 0, 4
-_ARGUMENT = (16, 24)  # low halves of the first two; the kernel compares nothing wider here
+_ARGUMENTS = (16, 24, 32)
+"""The low halves of the first three. The kernel, too, takes each that is looked at here as 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,39 +58,98 @@ class _Instruction:
         return struct.pack("<HBBI", self.code, self.if_true, self.if_false, self.value)
 
 
+_Block = tuple[_Instruction, ...]
+"""Instructions of which the last ones return."""
+_PASS: _Block = (_Instruction(_RETURN, _ALLOW),)
+
+
 def standard_filter(machine: str | None = None) -> bytes:
     """The program as bytes for `PR_SET_SECCOMP`. Raises `Unsupported` for an unknown architecture."""
     arch = machine or platform.machine()
-    if arch not in _AUDIT_ARCH:
+    if arch not in _ARCHITECTURES:
         raise Unsupported(f"no system-call filter for {arch}", hint="gloveport runs on x86-64 and arm64")
-    column = 0 if arch == "x86_64" else 1
-    refuse = _Instruction(_RETURN, _ERRNO | errno.EPERM)
-    program = [
+    column, audit = _ARCHITECTURES[arch]
+    program = (
         _Instruction(_LOAD, _ARCH),
-        _Instruction(_JUMP_EQUAL, _AUDIT_ARCH[arch], if_true=1),
+        _Instruction(_JUMP_EQUAL, audit, if_true=1),
         _Instruction(_RETURN, _KILL),
         _Instruction(_LOAD, _NUMBER),
-    ]
-    if arch == "x86_64":
-        program += [
-            _Instruction(_JUMP_GE, _X32_BIT, if_false=1),
-            _Instruction(_RETURN, _ERRNO | errno.ENOSYS),
-        ]
-    # clone3 hides its flags in memory, where a filter cannot look: libc falls back to clone.
-    program += [_Instruction(_JUMP_EQUAL, _CLONE3, if_false=1), _Instruction(_RETURN, _ERRNO | errno.ENOSYS)]
-    for numbers in REFUSED_CALLS.values():
-        program += [_Instruction(_JUMP_EQUAL, numbers[column], if_false=1), refuse]
-    program += _argument_test(_CLONE[arch], 0, _JUMP_SET, (_NAMESPACE_FLAGS,))
-    program += _argument_test(_IOCTL[arch], 1, _JUMP_EQUAL, (_TIOCSTI, _TIOCLINUX))
-    program += _argument_test(_SOCKET[arch], 0, _JUMP_EQUAL, (_AF_VSOCK, _AF_PACKET))
-    program.append(_Instruction(_RETURN, _ALLOW))
+        *_choose(_ranges(_answers(column))),
+    )
     return b"".join(instruction.pack() for instruction in program)
 
 
-def _argument_test(number: int, argument: int, test: int, values: tuple[int, ...]) -> list[_Instruction]:
-    """Refuse call `number` when its argument passes `test` against any of `values`."""
-    tests: list[_Instruction] = []
-    for value in values:
-        tests += [_Instruction(test, value, if_false=1), _Instruction(_RETURN, _ERRNO | errno.EPERM)]
-    body = [_Instruction(_LOAD, _ARGUMENT[argument]), *tests, _Instruction(_LOAD, _NUMBER)]
-    return [_Instruction(_JUMP_EQUAL, number, if_false=len(body)), *body]
+def _answers(column: int) -> dict[int, _Block]:
+    """Number → what is done about the call."""
+    refused = (numbers[column] for numbers in REFUSED_CALLS.values())
+    answers = dict.fromkeys(allowed_calls(column).values(), _PASS)
+    answers |= {number: _refuse(errno.EPERM) for number in refused if number != ABSENT}
+    answers |= {
+        _CLONE[column]: (_load(0), *_if(_JUMP_SET, (_NAMESPACE_FLAGS,), _refuse(errno.EPERM)), *_PASS),
+        # It hides its flags in memory, where a filter cannot look: libc falls back to clone.
+        _CLONE3[column]: _refuse(errno.ENOSYS),
+        _IOCTL[column]: (_load(1), *_if(_JUMP_EQUAL, _TERMINAL_REQUESTS, _refuse(errno.EPERM)), *_PASS),
+        _PERSONALITY[column]: (_load(0), *_if(_JUMP_EQUAL, _PERSONALITIES, _PASS), *_refuse(errno.EPERM)),
+        _SOCKET[column]: _judge_socket(),
+        _SOCKETPAIR[column]: (_load(0), *_if(_JUMP_EQUAL, (_AF_UNIX,), _PASS), *_refuse(errno.EAFNOSUPPORT)),
+    }
+    return answers
+
+
+def _judge_socket() -> _Block:
+    """By family, type and protocol. `getifaddrs` of libc asks netlink for routes; nothing else there is needed."""
+    netlink = (_load(2), *_if(_JUMP_EQUAL, (_NETLINK_ROUTE,), _PASS), *_refuse(errno.EPROTONOSUPPORT))
+    protocol = (_load(2), *_if(_JUMP_EQUAL, _PROTOCOLS, _PASS), *_refuse(errno.EPROTONOSUPPORT))
+    internet = (
+        _load(1),
+        _Instruction(_AND, _SOCKET_TYPE_MASK),
+        *_if(_JUMP_EQUAL, _SOCKET_TYPES, protocol),
+        *_refuse(errno.EPERM),
+    )
+    return (
+        _load(0),
+        *_if(_JUMP_EQUAL, (_AF_UNIX,), _PASS),
+        *_if(_JUMP_EQUAL, (_AF_NETLINK,), netlink),
+        *_if(_JUMP_EQUAL, (_AF_INET, _AF_INET6), internet),
+        *_refuse(errno.EAFNOSUPPORT),
+    )
+
+
+def _refuse(reason: int) -> _Block:
+    return (_Instruction(_RETURN, _ERRNO | reason),)
+
+
+def _load(argument: int) -> _Instruction:
+    return _Instruction(_LOAD, _ARGUMENTS[argument])
+
+
+def _if(test: int, values: Sequence[int], then: _Block) -> _Block:
+    """`then` when what was loaded passes `test` against any of `values`, else what follows."""
+    last = len(values) - 1
+    tests = [
+        _Instruction(test, value, if_true=last - at, if_false=len(then) if at == last else 0)
+        for at, value in enumerate(values)
+    ]
+    return (*tests, *then)
+
+
+def _ranges(answers: Mapping[int, _Block]) -> list[tuple[int, _Block]]:
+    """(first number, answer) of each run of numbers with the same answer; what nobody named does not exist."""
+    unknown = _refuse(errno.ENOSYS)
+    ranges: list[tuple[int, _Block]] = []
+    for number in range(_NUMBERS_END + 1):
+        answer = answers.get(number, unknown)
+        if not ranges or ranges[-1][1] != answer:
+            ranges.append((number, answer))
+    return ranges
+
+
+def _choose(ranges: Sequence[tuple[int, _Block]]) -> _Block:
+    """A search by halves, so that no call waits for the whole table."""
+    if len(ranges) == 1:
+        return ranges[0][1]
+    middle = len(ranges) // 2
+    below, above = _choose(ranges[:middle]), _choose(ranges[middle:])
+    if len(below) > _LONGEST_JUMP:
+        raise AssertionError("the filter has outgrown its jumps")
+    return (_Instruction(_JUMP_GE, ranges[middle][0], if_true=len(below)), *below, *above)

@@ -40,6 +40,8 @@ class Workspace:
     copied_at: int | None = None
     """Without an overlay the upper directory itself is a copy: when it was done, in nanoseconds of a file's `ctime`."""
     staged: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    writable: frozenset[str] = frozenset()
+    """What of `staged` the guest may write."""
     owner: tuple[int, int] | None = None
     """Who owns the source on the host, where the launcher must show it as the sandbox's user's."""
 
@@ -51,26 +53,27 @@ async def prepare_workspace(plan: Plan, place: Place) -> Workspace:
     a tree of several owners is copied, because an overlay would show the others' files as nobody's.
     """
     overlay = next(mount for mount in plan.mounts if isinstance(mount, Overlay))
-    staged = _stage_targets(plan, place)
+    begun = Workspace(
+        lower=str(place.empty),
+        original=place.empty,
+        source="",
+        staged=_stage_targets(plan, place),
+        writable=frozenset(mount.source for mount in plan.mounts if isinstance(mount, Bind) and mount.writable),
+    )
     if overlay.lower is None:
-        return Workspace(lower=str(place.empty), original=place.empty, source="", staged=staged)
+        return begun
     source = Path(overlay.lower)
     facts = await anyio.to_thread.run_sync(inspect_lower, source)
     root = os.geteuid() == 0
     if facts.uniform and (root or facts.uid == os.geteuid()):
         if not root:
-            return Workspace(lower=str(source), original=source, source=str(source), staged=staged)
+            return replace(begun, lower=str(source), original=source, source=str(source))
         target = place.stage / "workspace"
         target.mkdir()
-        return Workspace(
-            lower=str(target),
-            original=source,
-            source=str(source),
-            staged=staged,
-            owner=(facts.uid, facts.gid),
-        )
+        owner = (facts.uid, facts.gid)
+        return replace(begun, lower=str(target), original=source, source=str(source), owner=owner)
     await _copy(source, place.copy, place)
-    return Workspace(lower=str(place.copy), original=place.copy, source=str(source), staged=staged)
+    return replace(begun, lower=str(place.copy), original=place.copy, source=str(source))
 
 
 async def copy_instead(workspace: Workspace, place: Place, trouble: str) -> Workspace | None:
@@ -88,7 +91,10 @@ async def copy_instead(workspace: Workspace, place: Place, trouble: str) -> Work
 
 def stages_for(workspace: Workspace) -> list[Stage]:
     """What the launcher shows before it drops root."""
-    stages = [Stage(source, target, _owner(source)) for source, target in workspace.staged.items()]
+    stages = [
+        Stage(source, target, _owner(source), writable=source in workspace.writable)
+        for source, target in workspace.staged.items()
+    ]
     if workspace.owner is not None:
         stages.append(Stage(workspace.source, workspace.lower, workspace.owner))
     return stages
@@ -106,7 +112,9 @@ def _stage_targets(plan: Plan, place: Place) -> dict[str, str]:
         return {}
     staged: dict[str, str] = {}
     for mount in plan.mounts:
-        if not isinstance(mount, Bind) or mount.source in staged or _is_reachable(mount.source):
+        if not isinstance(mount, Bind) or mount.source in staged:
+            continue
+        if not mount.writable and _is_reachable(mount.source):
             continue
         target = place.stage / str(len(staged))
         if Path(mount.source).is_dir():
