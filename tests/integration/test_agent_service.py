@@ -27,6 +27,7 @@ from gloveport.errors import BackendUnavailable, InvalidRequest, NotFound, Unaut
 from gloveport.jobs import make_run_directory, run_task
 from gloveport.model import (
     EventKind,
+    Limits,
     RunState,
     SessionEnd,
     SessionEnded,
@@ -382,18 +383,13 @@ async def test_prices_of_ones_own_are_read_from_a_file_and_named_when_they_are_w
 
 
 async def test_the_end_of_the_sandbox_ends_the_conversation(manager: Manager, trail: Trail) -> None:
-    doomed = Sandbox(await manager.create(Spec(), trail=trail))
+    short = Sandbox(await manager.create(Spec(limits=Limits(sandbox_seconds=5)), trail=trail))
     model = ScriptedModel.of(*[(ToolUse("Bash", {"command": "sleep 98765"}),) for _ in range(9)])
-
-    async def converse(endpoint: Endpoint) -> None:
-        async with agent_at(doomed, manager, trail, endpoint) as agent:
-            async for event in agent.converse("Wait."):
-                if isinstance(event, ToolCalled):
-                    await manager.delete(doomed.id)
-
     async with serve(model) as endpoint:
-        with pytest.raises(BackendUnavailable, match="ended"):
-            await converse(endpoint)
+        # While a command runs, or, on a busy machine, before the first one does.
+        with pytest.raises(BackendUnavailable, match=r"the sandbox ended|has stopped: timeout"):
+            async with agent_at(short, manager, trail, endpoint) as agent:
+                await all_of(agent, "Wait.")
 
 
 async def test_a_huge_result_full_of_quotes_does_not_break_the_session(
