@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
+import hypothesis
 import pytest
 
 from gloveport.backends.bubblewrap.cgroups import Cgroups
@@ -26,6 +27,13 @@ from gloveport.store import remove_tree
 
 PATIENCE = 60.0
 """Seconds any one command or wait may take before a test gives up."""
+
+
+# A machine under load is no reason to fail: examples take as long as they take.
+hypothesis.settings.register_profile(
+    "gloveport", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("gloveport")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ ESCAPED = len(r"\ud83d\ude00")
 """Bytes of JSON that one character takes at most."""
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @given(fields=st.dictionaries(TEXTS, VALUES, max_size=6))
 def test_an_input_of_any_shape_is_recorded_short(fields: dict[str, object]) -> None:
     kept = recorded_fields(fields, Redactor())
