@@ -62,6 +62,17 @@ def test_paths_that_a_policy_lists_are_the_only_ones_shown(tmp_path: Path) -> No
             combine(Spec(policy=rules, read_only=(elsewhere,)))
 
 
+def test_a_link_is_no_way_out_of_the_list(tmp_path: Path) -> None:
+    for name in ("listed", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "listed" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "other-name").symlink_to(tmp_path / "listed")
+    rules = policy(f'[files]\nread_only = ["{tmp_path}/other-name"]')
+    assert combine(Spec(policy=rules, read_only=(f"{tmp_path}/listed",))).read_only[-1] == f"{tmp_path}/listed"
+    with pytest.raises(PolicyDenied, match="not among the host paths"):
+        combine(Spec(policy=rules, read_only=(f"{tmp_path}/listed/link",)))
+
+
 def test_a_lower_layer_shows_no_more_unless_the_upper_says_so(tmp_path: Path) -> None:
     more = '[files]\nread_only = ["/srv"]'
     with pytest.raises(PolicyDenied, match=r"/srv is not among the host paths that the policy shows \(/opt\)"):

@@ -76,9 +76,9 @@ def check_allowed(path: str, layers: Iterable[PolicyLayer]) -> None:
     for layer in layers:
         if layer.files is None or "files" in layer.open:
             continue
-        if not any(
-            is_within(path, os.path.realpath(place)) or is_within(path, place) for place in layer.files.read_only
-        ):
+        # Both as they resolve: a link below a listed directory may lead anywhere.
+        real = os.path.realpath(path)
+        if not any(is_within(real, os.path.realpath(place)) for place in layer.files.read_only):
             allowed = ", ".join(layer.files.read_only) or "none"
             raise PolicyDenied(
                 f"{path} is not among the host paths that the policy shows ({allowed})",
@@ -100,7 +100,8 @@ def writable(policy: Policy) -> Iterator[str]:
 def _check_left(path: str, above: PolicyLayer) -> None:
     if above.files is None or "files" in above.open:
         return
-    if not any(is_within(path, place) for place in above.files.writable):
+    real = os.path.realpath(path)
+    if not any(is_within(real, os.path.realpath(place)) for place in above.files.writable):
         raise PolicyDenied(
             f"{path} is not among the host paths that the policy lets a sandbox write",
             hint=f"leave it out, or ask who keeps the policy: {above.origin}",
