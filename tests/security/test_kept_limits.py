@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,28 @@ async def test_cpu_time_that_no_control_group_bounds_refuses_to_start(
             assert await manager.statuses() == []
             assert things_below(settings.state / "sandboxes") == set()
             assert await manager.create(Spec())  # the other limits are kept without
+
+
+async def test_whole_cpus_are_kept_without_control_groups_and_the_guest_cannot_bind_itself_anew(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "gloveport.backends.bubblewrap.backend.find_cgroups", lambda installation: Cgroups(version=2, roots={})
+    )
+    own = os.sched_getaffinity(0)
+    if len(own) < 2:
+        pytest.skip("this host has one CPU: nothing can be taken away")
+    count = "import os; print(len(os.sched_getaffinity(0)))"
+    widen = f"import os; os.sched_setaffinity(0, {own})"
+    with anyio.fail_after(PATIENCE):
+        async with Manager(settings) as manager:
+            free = Sandbox(await manager.create(Spec()))
+            assert (await free.exec(["/usr/bin/python3", "-c", count])).text == f"{len(own)}\n"
+            bound = Sandbox(await manager.create(Spec(limits=Limits(cpus=1.5))))
+            assert (await bound.exec(["/usr/bin/python3", "-c", count])).text == "1\n"
+            assert b"PermissionError" in (await bound.exec(["/usr/bin/python3", "-c", widen])).stderr
+            assert (await manager.create(Spec(limits=Limits(cpus=float(len(own)))))).limits.cpus == len(own)
+    assert os.sched_getaffinity(0) == own
 
 
 @pytest.mark.parametrize("plan", [{"network": "host"}, {"seccomp": "none"}], ids=str)

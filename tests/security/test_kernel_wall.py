@@ -157,6 +157,7 @@ ARGUMENTS: Mapping[str, tuple[int, ...]] = {
     "quotactl_fd": (BAD, 0, 0, 0),
     "reboot": (0, 0, 0, 0),
     "request_key": (0, 0, 0, 0),
+    "sched_setaffinity": (0, 0, 0),
     "set_mempolicy": (0, 0, 0),
     "set_mempolicy_home_node": (0, 0, 0, 1),
     "setdomainname": (0, BAD),

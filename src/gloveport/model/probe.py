@@ -41,7 +41,7 @@ class Enforcement(StrEnum):
     WATCHDOG = "watchdog"
     """By measuring a few times a second and killing: it can be overshot for a moment."""
     MISSING = "missing"
-    """Not at all: a spec that asks for it does not start."""
+    """Not at all, or for CPUs only in whole ones: a spec that asks for more exactness does not start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,6 +63,7 @@ REFUSED_CALLS: Final[Mapping[str, tuple[int, int]]] = MappingProxyType(
         "quotactl_fd": (443, 443),
         "reboot": (169, 142),
         "request_key": (249, 218),
+        "sched_setaffinity": (203, 122),
         "set_mempolicy": (238, 237),
         "set_mempolicy_home_node": (450, 450),
         "setdomainname": (171, 162),

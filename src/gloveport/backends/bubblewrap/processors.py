@@ -18,7 +18,7 @@ def can_bind(cpus: float) -> bool:
 
 @contextmanager
 def started_on(cpus: float | None) -> Iterator[None]:
-    """Whoever this thread starts meanwhile runs on so many CPUs of its own choice, and so do all its children.
+    """Whoever this thread starts meanwhile runs on so many CPUs, taken at random, and so do all its children.
 
     A limit of 1.5 comes to one CPU: never more than was asked for. `None`, and as many as there are, bind nobody.
     """
