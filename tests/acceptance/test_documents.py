@@ -62,6 +62,24 @@ def test_the_python_program_runs_as_written(settings, repository: Path, document
     assert "+seen" in done.stdout
 
 
+def test_the_policy_page_says_what_its_commands_print(cli, tmp_path: Path) -> None:
+    (tmp_path / "policy.toml").write_text(block("docs/reference/policy.md", "toml", "# policy.toml"))
+    console = block("docs/reference/policy.md", "console", "gloveport policy check")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for example in re.split(r"^\$ ", console, flags=re.MULTILINE)[1:]:
+        command, _, shown = example.partition("\n")
+        done = subprocess.run(
+            ["bash", "-euc", command],
+            cwd=tmp_path,
+            env={**cli.environment, "PATH": path},
+            capture_output=True,
+            timeout=120,
+            text=True,
+        )
+        assert done.returncode == 0, done
+        assert re.match(re.escape(shown).replace("…", ".*"), done.stdout, re.DOTALL), (command, done.stdout)
+
+
 def test_both_readmes_have_the_same_commands() -> None:
     def commands(document: str) -> list[str]:
         return re.findall(r"^(?:\w+=\$\()?(gloveport \w+|make \w+)", "\n".join(blocks(document, "sh")), re.MULTILINE)

@@ -186,8 +186,9 @@ static pid_t start_builtin(struct child *child) {
     return pid;
 }
 
+/* A fresh pipe has no other flag. */
 static int unblock(int fd) {
-    return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    return fcntl(fd, F_SETFL, O_NONBLOCK);
 }
 
 static void close_fd(int fd) {

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Final
 
 from gloveport.errors import BackendUnavailable, InvalidRequest
@@ -85,6 +86,9 @@ class How(IntEnum):
     EXITED = 0
     SIGNALLED = 1
     NOT_STARTED = 2
+
+
+_HOWS: Final = MappingProxyType({int(how): how for how in How})
 
 
 class Environment:
@@ -288,11 +292,11 @@ def _input_credit(stream: int, payload: bytes) -> GuestFrame:
 
 def _exit(stream: int, payload: bytes) -> GuestFrame:
     how, flags, reserved, code, stdout_dropped, stderr_dropped = _EXIT.unpack(payload)
-    _require(how in tuple(How) and reserved == 0, "an unknown end of a process")
+    _require(how in _HOWS and reserved == 0, "an unknown end of a process")
     _require(flags & ~(_MEMORY | _TIMEOUT | _DIRECTORY) == 0, "an unknown reason for the end of a process")
     return Exit(
         stream=stream,
-        how=How(how),
+        how=_HOWS[how],
         code=code,
         memory_limit=bool(flags & _MEMORY),
         timed_out=bool(flags & _TIMEOUT),

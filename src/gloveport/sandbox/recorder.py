@@ -184,7 +184,7 @@ class _RecordedProcess:
         self._process = process
         self._trail = trail
         self._facts = facts
-        self._seen = {stream: _Seen() for stream in OutputStream}
+        self._seen: dict[OutputStream, _Seen] = {}
         self._recorded = False
 
     @property
@@ -193,7 +193,10 @@ class _RecordedProcess:
 
     async def __aiter__(self) -> AsyncIterator[Chunk]:
         async for chunk in self._process:
-            self._seen[chunk.stream].add(chunk.data)
+            seen = self._seen.get(chunk.stream)
+            if seen is None:
+                seen = self._seen[chunk.stream] = _Seen()
+            seen.add(chunk.data)
             yield chunk
 
     async def send(self, data: bytes) -> None:
@@ -232,7 +235,7 @@ class _RecordedProcess:
         if self._recorded:
             return
         self._recorded = True
-        output = {str(stream): seen.summary() for stream, seen in self._seen.items() if seen.size}
+        output = {str(stream): seen.summary() for stream, seen in self._seen.items()}
         self._trail.append(EventKind.EXEC_ENDED, {**self._facts, **how, "output": output})
 
 
@@ -242,13 +245,11 @@ class _Seen:
     __slots__ = ("_hash", "_head", "size")
 
     def __init__(self) -> None:
-        self._hash: Any = None
+        self._hash = hashlib.sha256()
         self._head = b""
         self.size = 0
 
     def add(self, data: bytes) -> None:
-        if self._hash is None:
-            self._hash = hashlib.sha256()
         self._hash.update(data)
         if self.size < RECORDED_OUTPUT:
             self._head += data[: RECORDED_OUTPUT - self.size]

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -48,13 +49,14 @@ class Trail:
         self.trace = trace or new_trace()
         self._redactor = redactor or Redactor()
         self._listener = listener
+        self._clock = _Clock()
         self._sequence = 0
         self._previous = GENESIS
         self._size = 0
         self._is_torn = False
         self._descriptor: int | None = _open_new(path)
 
-    def append(self, kind: EventKind, data: Mapping[str, Any]) -> Event:
+    def append(self, kind: EventKind, data: Mapping[str, Any]) -> None:
         """Redact, chain and write one event, then tell the listener.
 
         Raises `LimitExceeded` where space is used up, otherwise `BackendUnavailable`, when it cannot be written; the
@@ -63,27 +65,28 @@ class Trail:
         if self._descriptor is None:
             raise InvalidRequest(f"the trail {self.path} is closed", hint="this is a defect: please report it")
         clean, encoded = self._clean(kind, data)
-        time = datetime.now(UTC).isoformat(timespec="microseconds")
+        now = self._clock.text()
         sealed = (
-            f'{{"sequence":{self._sequence},"time":"{time}","trace":"{self.trace}","kind":"{kind}",'
+            f'{{"sequence":{self._sequence},"time":"{now}","trace":"{self.trace}","kind":"{kind}",'
             f'"data":{encoded},"previous":"{self._previous}"'
         ).encode()
         digest = hashlib.sha256(self._previous.encode() + sealed).hexdigest()
         self._write(self._descriptor, sealed + f'{_SEAL}{digest}"}}\n'.encode())
-        event = Event(
-            sequence=self._sequence,
-            time=time,
-            trace=self.trace,
-            kind=kind,
-            data=clean,
-            previous=self._previous,
-            hash=digest,
-        )
+        sequence, previous = self._sequence, self._previous
         self._sequence += 1
         self._previous = digest
         if self._listener is not None:
-            self._listener(event)
-        return event
+            self._listener(
+                Event(
+                    sequence=sequence,
+                    time=now,
+                    trace=self.trace,
+                    kind=kind,
+                    data=clean,
+                    previous=previous,
+                    hash=digest,
+                )
+            )
 
     def close(self) -> None:
         """End the file; idempotent."""
@@ -128,6 +131,20 @@ class Trail:
         if self._is_torn:
             os.ftruncate(descriptor, self._size)
             self._is_torn = False
+
+
+class _Clock:
+    """UTC in ISO 8601 with microseconds. Its text up to the second is made once a second: every exec asks twice."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def text(self) -> str:
+        second, rest = divmod(time.time_ns(), 1_000_000_000)
+        if second != self._second:
+            self._second, self._text = second, f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
+        return f"{self._text}.{rest // 1000:06d}+00:00"
 
 
 def _open_new(path: Path) -> int:
