@@ -61,7 +61,7 @@ MAY_START_PROCESSES = {
     "backends/bubblewrap/launcher.py": "bubblewrap itself",
     "backends/bubblewrap/probe.py": "one empty trial sandbox",
     "sandbox/host_git.py": "git in clean repositories of the platform's own",
-    "policy/asking.py": "this host's own pip, npm and git, to say what they are set up with; never a repository's",
+    "policy/reading/asking.py": "this host's own pip, npm and git, about their set-up; never a repository's",
     "client/start.py": "the local runner",
     "sandbox/secrets.py": "a command that the operator's policy names for a secret",
 }

@@ -16,7 +16,7 @@ import pytest
 from gloveport.errors import Conflict, InvalidRequest, PolicyDenied
 from gloveport.jobs import RunDirectory, make_run_directory
 from gloveport.model import FileRules, Origin, Policy, PolicyLayer, RunState, RunSummary, Source, Spec, new_id
-from gloveport.policy.protected import Protection
+from gloveport.policy.files.protected import Protection
 from gloveport.sandbox import Manager, Sandbox, shell_request
 from gloveport.sandbox.apply import apply_patch
 from gloveport.sandbox.patch import Patch

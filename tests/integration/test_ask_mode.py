@@ -19,8 +19,8 @@ import pytest
 
 from gloveport.client import connect, encode
 from gloveport.model import AnswerKind, Approval, Event, EventKind, Grant, Policy, Spec
-from gloveport.policy.document import parse_document
-from gloveport.policy.layers import compile_layer, merge_layers
+from gloveport.policy.reading.document import parse_document
+from gloveport.policy.reading.layers import compile_layer, merge_layers
 from gloveport.sandbox import Manager, Sandbox, shell_request
 from gloveport.sandbox.grants import Clock, KeptGrants
 from gloveport.settings import Settings

@@ -19,7 +19,7 @@ import pytest
 from gloveport.egress import Answer, Budget, Destination, EgressRecord, Gate, Judge, OddHost, serve_egress
 from gloveport.egress.record import Address
 from gloveport.errors import InvalidRequest
-from gloveport.policy.hosts import canonical_host
+from gloveport.policy.egress.hosts import canonical_host
 
 pytestmark = pytest.mark.anyio
 SECONDS = 60

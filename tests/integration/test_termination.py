@@ -18,8 +18,8 @@ import pytest
 from gloveport.egress.authority import Authority
 from gloveport.errors import GloveportError
 from gloveport.model import ExecResult, Policy, Spec
-from gloveport.policy.document import parse_document
-from gloveport.policy.layers import compile_layer, merge_layers
+from gloveport.policy.reading.document import parse_document
+from gloveport.policy.reading.layers import compile_layer, merge_layers
 from gloveport.sandbox import Manager, Sandbox, shell_request
 from gloveport.settings import Settings
 

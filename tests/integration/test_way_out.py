@@ -12,8 +12,8 @@ import anyio
 import pytest
 
 from gloveport.model import Limits, Policy, Spec
-from gloveport.policy.document import parse_document
-from gloveport.policy.layers import compile_layer, merge_layers
+from gloveport.policy.reading.document import parse_document
+from gloveport.policy.reading.layers import compile_layer, merge_layers
 from gloveport.sandbox import Manager, Sandbox, shell_request
 from gloveport.settings import Settings
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from gloveport.client import encode
 from gloveport.errors import GloveportError, InvalidRequest, LimitExceeded, NotFound
 from gloveport.model import AnswerKind, Decision, Grant, Verdict
-from gloveport.policy.egress import EgressRequest, widen
-from gloveport.policy.hosts import canonical_host
+from gloveport.policy.egress.hosts import canonical_host
+from gloveport.policy.egress.rules import EgressRequest, widen
 from gloveport.sandbox.approvals import GRANT_SECONDS, MOST_QUESTIONS, MOST_WAITING, Desk, Window
 from gloveport.sandbox.grants import MOST_KEPT, Clock, KeptGrants
 from gloveport.store import Trail, read_trail

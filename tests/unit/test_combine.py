@@ -9,12 +9,12 @@ import pytest
 from gloveport.errors import InvalidRequest, NotFound, PolicyDenied, Unsupported
 from gloveport.model import MIB, Bind, Hidden, Limits, Origin, Overlay, Policy, PolicyLayer, Source, Spec
 from gloveport.policy import PlanInputs, compile_plan, survey
-from gloveport.policy.asking import Machine
 from gloveport.policy.combine import combine, hide, hide_copies, tighten
-from gloveport.policy.document import parse_document
 from gloveport.policy.explain import Question, explain
-from gloveport.policy.layers import compile_layer, merge_layers
-from gloveport.policy.load import load_policy
+from gloveport.policy.reading.asking import Machine
+from gloveport.policy.reading.document import parse_document
+from gloveport.policy.reading.layers import compile_layer, merge_layers
+from gloveport.policy.reading.load import load_policy
 
 
 def layer(text: str, name: str = "project") -> PolicyLayer:

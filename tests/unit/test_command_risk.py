@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gloveport.policy.command_risk import RiskCategory, RiskLevel, assess_path, assess_risk
-from gloveport.policy.shell_grammar import Position, read_shell
+from gloveport.policy.commands.risk import RiskCategory, RiskLevel, assess_path, assess_risk
+from gloveport.policy.commands.shell_grammar import Position, read_shell
 
 DANGEROUS = [
     ("rm -rf /", "filesystem_destruction", "critical"),

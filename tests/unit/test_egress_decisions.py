@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gloveport.model import Policy, Verdict
-from gloveport.policy.document import parse_document
-from gloveport.policy.egress import EgressRequest, decide_addresses, decide_egress, must_inspect
-from gloveport.policy.hosts import canonical_host
-from gloveport.policy.layers import compile_layer, merge_layers
+from gloveport.policy.egress.hosts import canonical_host
+from gloveport.policy.egress.rules import EgressRequest, decide_addresses, decide_egress, must_inspect
+from gloveport.policy.reading.document import parse_document
+from gloveport.policy.reading.layers import compile_layer, merge_layers
 
 ALLOW, ASK, DENY = Verdict.ALLOW, Verdict.ASK, Verdict.DENY
 

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gloveport.policy.asking import Machine, this_machine
-from gloveport.policy.groups import GROUP_NAMES, Group, find_groups, survey_groups
+from gloveport.policy.reading.asking import Machine, this_machine
+from gloveport.policy.reading.groups import GROUP_NAMES, Group, find_groups, survey_groups
 
 PASSWORD = "hunter2-hunter2"
 
@@ -279,7 +279,7 @@ def test_a_tool_that_never_answers_is_not_waited_for(
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "npm").write_text(f"#!/bin/sh\n{script}\n")
     (tmp_path / "bin" / "npm").chmod(0o755)
-    monkeypatch.setattr("gloveport.policy.asking._PATIENCE", 0.2)
+    monkeypatch.setattr("gloveport.policy.reading.asking._PATIENCE", 0.2)
     machine = replace(machine, search_path=(str(tmp_path / "bin"), "/usr/bin", "/bin"))
     assert group(machine, "@npm").hosts == ()
 

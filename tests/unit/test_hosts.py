@@ -10,7 +10,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from gloveport.errors import InvalidRequest
-from gloveport.policy.hosts import canonical_host, canonical_pattern, forbidden_reason, parse_address, split_port
+from gloveport.policy.egress.hosts import canonical_host, canonical_pattern, forbidden_reason, parse_address, split_port
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ import pytest
 
 from gloveport.errors import InvalidRequest
 from gloveport.model import PolicyLayer, Verdict
-from gloveport.policy.document import parse_document
-from gloveport.policy.egress import EgressRequest, decide_egress
-from gloveport.policy.host import HostView
-from gloveport.policy.hosts import canonical_host
-from gloveport.policy.import_draft import Effect, Note
-from gloveport.policy.imports import Imported, import_settings
-from gloveport.policy.layers import compile_layer, merge_layers
+from gloveport.policy.egress.hosts import canonical_host
+from gloveport.policy.egress.rules import EgressRequest, decide_egress
+from gloveport.policy.files.host import HostView
+from gloveport.policy.importing.draft import Effect, Note
+from gloveport.policy.importing.settings import Imported, import_settings
+from gloveport.policy.reading.document import parse_document
+from gloveport.policy.reading.layers import compile_layer, merge_layers
 
 HOME = "/home/ada"
 HOST = HostView(

@@ -17,11 +17,11 @@ from gloveport.egress.inject import Mask
 from gloveport.errors import BackendUnavailable, GloveportError, InvalidRequest, Unsupported
 from gloveport.model import Injection, Origin, Policy, PolicyLayer, SecretBinding, SecretSource, Spec, Verdict
 from gloveport.policy import PlanInputs, compile_plan, survey
-from gloveport.policy.document import parse_document
-from gloveport.policy.egress import EgressRequest, decide_addresses
-from gloveport.policy.hosts import canonical_host
-from gloveport.policy.inspecting import inspects
-from gloveport.policy.layers import compile_layer, merge_layers
+from gloveport.policy.egress.hosts import canonical_host
+from gloveport.policy.egress.inspecting import inspects
+from gloveport.policy.egress.rules import EgressRequest, decide_addresses
+from gloveport.policy.reading.document import parse_document
+from gloveport.policy.reading.layers import compile_layer, merge_layers
 from gloveport.sandbox.secrets import check_bindings, make_placeholders
 from gloveport.store import Redactor
 

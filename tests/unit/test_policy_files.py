@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from gloveport.errors import InvalidRequest, NotFound
 from gloveport.model import MIB, EgressRule, Injection, Origin, Policy, PolicyLayer, Verdict
-from gloveport.policy.document import parse_document, read_document
-from gloveport.policy.layers import compile_layer, merge_layers
+from gloveport.policy.reading.document import parse_document, read_document
+from gloveport.policy.reading.layers import compile_layer, merge_layers
 
 GROUPS = {"@pip": ("index.example:443", "files.example:443")}
 

@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 
 from gloveport.errors import InvalidRequest, PolicyDenied
 from gloveport.model import FileRules, Origin, Policy, PolicyLayer
-from gloveport.policy.document import parse_document
-from gloveport.policy.layers import compile_layer
-from gloveport.policy.protected import (
+from gloveport.policy.files.protected import (
     ProtectedPath,
     Protection,
     ProtectionLevel,
@@ -24,7 +22,9 @@ from gloveport.policy.protected import (
     find_protected,
     protected_patterns,
 )
-from gloveport.policy.protected_names import BUILT_IN
+from gloveport.policy.files.protected_names import BUILT_IN
+from gloveport.policy.reading.document import parse_document
+from gloveport.policy.reading.layers import compile_layer
 
 REFUSED = [
     ".bashrc",

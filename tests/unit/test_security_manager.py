@@ -17,13 +17,13 @@ from gloveport.agents.guard import Guard
 from gloveport.errors import InvalidRequest, PolicyDenied
 from gloveport.model import Event, EventKind, ExecRequest, Grep, Limits, Policy, PolicyLayer, Spec, Verdict
 from gloveport.policy import decide_exec
-from gloveport.policy.command_risk import RiskLevel
-from gloveport.policy.document import parse_document
-from gloveport.policy.layers import compile_layer, merge_layers
-from gloveport.policy.rate_limit import RateLimiter
+from gloveport.policy.commands.rate_limit import RateLimiter
+from gloveport.policy.commands.risk import RiskLevel
+from gloveport.policy.commands.tool_rules import decide_tool
+from gloveport.policy.commands.violations import count_violations, find_violations
+from gloveport.policy.reading.document import parse_document
+from gloveport.policy.reading.layers import compile_layer, merge_layers
 from gloveport.policy.security import SecurityManager, ToolRequest, decide_request
-from gloveport.policy.tool_rules import decide_tool
-from gloveport.policy.violations import count_violations, find_violations
 from gloveport.sandbox import Manager, Sandbox, shell_request
 from gloveport.store import read_trail
 from gloveport.tools.claude import open_claude_tools

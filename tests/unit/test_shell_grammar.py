@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gloveport.policy.shell_grammar import LONGEST_TEXT, Position, read_argv, read_shell
+from gloveport.policy.commands.shell_grammar import LONGEST_TEXT, Position, read_argv, read_shell
 
 SECRET = "evil --now"
 HIDDEN_IN = (
@@ -302,7 +302,7 @@ def test_quoted_words_are_read_back_as_they_were(words: list[str]) -> None:
 
 def test_no_parser_is_imported_before_a_text_is_read() -> None:
     program = (
-        "import sys, gloveport.policy, gloveport.policy.exec_rules, gloveport.sandbox;"
+        "import sys, gloveport.policy, gloveport.policy.commands.exec_rules, gloveport.sandbox;"
         "sys.exit(any(name.startswith('tree_sitter') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
@@ -312,7 +312,7 @@ def test_characters_beyond_the_grammars_tables_end_no_process() -> None:
     """The C scanner crashed on some of these, so they are read in a process of their own."""
     program = """
 import random
-from gloveport.policy.shell_grammar import read_shell
+from gloveport.policy.commands.shell_grammar import read_shell
 chance = random.Random(2)
 pieces = ["$(", ")", "`", "'", '"', "|", ";", "{", "}", "(", " ", "$x", "${", "[[", "=~", "<<E", "[", "="]
 for _ in range(6000):

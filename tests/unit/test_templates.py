@@ -7,10 +7,10 @@ import pytest
 from gloveport.errors import NotFound
 from gloveport.model import MIB, Policy, Spec, Verdict
 from gloveport.policy.compile import check_limits
-from gloveport.policy.egress import EgressRequest, decide_egress, has_way_out
-from gloveport.policy.hosts import canonical_host
-from gloveport.policy.layers import compile_layer, merge_layers
-from gloveport.policy.templates import list_templates, read_template
+from gloveport.policy.egress.hosts import canonical_host
+from gloveport.policy.egress.rules import EgressRequest, decide_egress, has_way_out
+from gloveport.policy.reading.layers import compile_layer, merge_layers
+from gloveport.policy.reading.templates import list_templates, read_template
 
 GROUPS = {
     "@pip": ("index.example:443", "files.example:443"),

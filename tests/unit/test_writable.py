@@ -11,7 +11,7 @@ import pytest
 from gloveport.errors import InvalidRequest, NotFound, PolicyDenied
 from gloveport.model import Verdict
 from gloveport.policy import HostView, decide_shown, survey
-from gloveport.policy.writable import check_writable, decide_writable, protected_within
+from gloveport.policy.files.writable import check_writable, decide_writable, protected_within
 
 
 class Host:

@@ -9,7 +9,7 @@ from typing import Any
 from claude_agent_sdk import HookContext, HookInput, HookJSONOutput
 
 from gloveport.model import Policy, Verdict
-from gloveport.policy.tool_rules import decide_tool
+from gloveport.policy.commands.tool_rules import decide_tool
 from gloveport.tools.claude import CLAUDE_TOOLS
 
 __all__ = ["SERVER", "SKILL_TOOL", "Guard"]

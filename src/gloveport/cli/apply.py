@@ -13,7 +13,7 @@ from gloveport.cli.output import note, print_json
 from gloveport.cli.show import RunArgument
 from gloveport.errors import InvalidRequest, NotFound
 from gloveport.jobs import find_run
-from gloveport.policy.protected import Protection
+from gloveport.policy.files.protected import Protection
 from gloveport.sandbox.apply import apply_patch
 from gloveport.settings import Settings
 

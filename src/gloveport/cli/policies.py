@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from gloveport.model import Origin, Policy, PolicyLayer
-from gloveport.policy.load import load_policy
+from gloveport.policy.reading.load import load_policy
 
 __all__ = ["find_policy"]
 

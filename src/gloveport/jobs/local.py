@@ -32,7 +32,7 @@ from gloveport.model import (
     TurnTaken,
     new_trace,
 )
-from gloveport.policy.protected import protected_patterns
+from gloveport.policy.files.protected import protected_patterns
 from gloveport.sandbox import Manager, Sandbox
 from gloveport.store import Redactor, Trail, whole_file
 

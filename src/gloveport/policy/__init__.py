@@ -8,8 +8,8 @@ from gloveport.policy.decide import (
     encode_text,
     enforce,
 )
-from gloveport.policy.host import HostView, survey
-from gloveport.policy.showing import check_shown, decide_shown
+from gloveport.policy.files.host import HostView, survey
+from gloveport.policy.files.showing import check_shown, decide_shown
 
 __all__ = [
     "GUEST_TOOLS",

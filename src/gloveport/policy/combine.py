@@ -10,7 +10,7 @@ from typing import Any
 
 from gloveport.errors import PolicyDenied, Unsupported
 from gloveport.model import Bind, Hidden, Limits, Origin, Policy, PolicyLayer, Spec
-from gloveport.policy.showing import is_within
+from gloveport.policy.files.showing import is_within
 
 __all__ = ["check_allowed", "combine", "hide", "hide_copies", "tighten", "writable"]
 

@@ -28,13 +28,13 @@ from gloveport.model import (
 )
 from gloveport.policy.combine import check_allowed, combine, hide, hide_copies, writable
 from gloveport.policy.decide import LARGEST_OUTPUT, LONGEST_SECONDS, check_environment
-from gloveport.policy.egress import has_way_out
-from gloveport.policy.guest_places import GUEST_TOOLS
-from gloveport.policy.host import HostView
-from gloveport.policy.inspecting import inspects_any
-from gloveport.policy.showing import check_shown, is_within
-from gloveport.policy.toolchains import Installation, find_interpreter, find_toolchain
-from gloveport.policy.writable import check_writable
+from gloveport.policy.egress.inspecting import inspects_any
+from gloveport.policy.egress.rules import has_way_out
+from gloveport.policy.files.guest_places import GUEST_TOOLS
+from gloveport.policy.files.host import HostView
+from gloveport.policy.files.showing import check_shown, is_within
+from gloveport.policy.files.toolchains import Installation, find_interpreter, find_toolchain
+from gloveport.policy.files.writable import check_writable
 
 __all__ = ["GUEST_TOOLS", "PlanInputs", "check_limits", "check_plan", "compile_plan", "own_etc"]
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from gloveport.errors import InvalidRequest, PolicyDenied
 from gloveport.model import MIB, MOST_ARGUMENTS, WORKSPACE, Decision, ExecRequest, Limits, Policy, Verdict
-from gloveport.policy.exec_rules import decide_rules
+from gloveport.policy.commands.exec_rules import decide_rules
 
 __all__ = [
     "check_bounds",

@@ -11,13 +11,13 @@ from types import MappingProxyType
 from gloveport.errors import InvalidRequest, PolicyDenied
 from gloveport.model import WORKSPACE, Decision, Policy, Verdict
 from gloveport.policy.combine import check_allowed
+from gloveport.policy.commands.exec_rules import decide_reading
+from gloveport.policy.commands.shell_grammar import read_shell
+from gloveport.policy.commands.tool_rules import decide_tool
 from gloveport.policy.decide import WRITABLE, decide_path
-from gloveport.policy.egress import decide_egress, parse_request
-from gloveport.policy.exec_rules import decide_reading
-from gloveport.policy.host import HostView
-from gloveport.policy.shell_grammar import read_shell
-from gloveport.policy.showing import decide_shown, is_within
-from gloveport.policy.tool_rules import decide_tool
+from gloveport.policy.egress.rules import decide_egress, parse_request
+from gloveport.policy.files.host import HostView
+from gloveport.policy.files.showing import decide_shown, is_within
 
 __all__ = ["Question", "explain"]
 

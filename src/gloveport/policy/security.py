@@ -9,12 +9,12 @@ from typing import Any
 
 from gloveport.errors import InvalidRequest
 from gloveport.model import WORKSPACE, Decision, Policy, Verdict
-from gloveport.policy.command_risk import Risk, RiskCategory, RiskLevel, RiskReason, assess_path, assess_risk
+from gloveport.policy.commands.exec_rules import decide_reading, has_exec_rules
+from gloveport.policy.commands.rate_limit import RateLimiter
+from gloveport.policy.commands.risk import Risk, RiskCategory, RiskLevel, RiskReason, assess_path, assess_risk
+from gloveport.policy.commands.shell_grammar import read_shell
+from gloveport.policy.commands.tool_rules import decide_tool
 from gloveport.policy.decide import decide_path, enforce
-from gloveport.policy.exec_rules import decide_reading, has_exec_rules
-from gloveport.policy.rate_limit import RateLimiter
-from gloveport.policy.shell_grammar import read_shell
-from gloveport.policy.tool_rules import decide_tool
 
 __all__ = ["Judgement", "SecurityManager", "ToolRequest", "assess_request", "decide_request"]
 

@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 
 from gloveport.errors import BackendUnavailable, Conflict, InvalidRequest, NotFound
-from gloveport.policy.protected import Protection, Touched, check_protected
+from gloveport.policy.files.protected import Protection, Touched, check_protected
 from gloveport.sandbox.host_git import GitFailed, run_git
 from gloveport.sandbox.known_names import known_names
 from gloveport.store.layout import remove_tree

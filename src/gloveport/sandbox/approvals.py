@@ -13,7 +13,7 @@ import anyio
 from gloveport.client.codec import encode
 from gloveport.errors import GloveportError, NotFound
 from gloveport.model import AnswerKind, Approval, Decision, EventKind, Grant, Verdict, new_id
-from gloveport.policy.egress import EgressRequest, widen
+from gloveport.policy.egress.rules import EgressRequest, widen
 from gloveport.sandbox.grants import Clock, KeptGrants
 from gloveport.store import Trail
 

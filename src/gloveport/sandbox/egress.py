@@ -13,8 +13,8 @@ import anyio
 from gloveport.egress import Answer, Destination, EgressRecord, Gate, Inspection, Judge, OddHost, resolve, serve_egress
 from gloveport.errors import GloveportError, InvalidRequest
 from gloveport.model import Decision, EventKind, Grant, Policy, Verdict
-from gloveport.policy.egress import EgressRequest, decide_addresses, decide_egress
-from gloveport.policy.hosts import Address, canonical_host
+from gloveport.policy.egress.hosts import Address, canonical_host
+from gloveport.policy.egress.rules import EgressRequest, decide_addresses, decide_egress
 from gloveport.sandbox.approvals import Window
 from gloveport.store import Trail
 

@@ -21,7 +21,7 @@ from gloveport.model import (
     Spec,
     TerminalSize,
 )
-from gloveport.policy.protected import protected_patterns
+from gloveport.policy.files.protected import protected_patterns
 from gloveport.policy.security import ToolRequest
 from gloveport.sandbox.background import Background, lasting
 from gloveport.sandbox.files import Files

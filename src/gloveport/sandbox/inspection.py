@@ -15,8 +15,8 @@ import anyio.to_thread
 from gloveport.egress import Injector, Inspection, Termination, spellings
 from gloveport.errors import InvalidRequest
 from gloveport.model import Plan, Policy
-from gloveport.policy.hosts import canonical_host
-from gloveport.policy.inspecting import inspects, inspects_any, secret_bindings
+from gloveport.policy.egress.hosts import canonical_host
+from gloveport.policy.egress.inspecting import inspects, inspects_any, secret_bindings
 from gloveport.sandbox.secrets import bind_secrets, check_bindings, make_placeholders
 from gloveport.settings import Settings
 from gloveport.store import Redactor

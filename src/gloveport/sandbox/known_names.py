@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from gloveport.policy.protected import ProtectionLevel, Touched, find_protected
+from gloveport.policy.files.protected import ProtectionLevel, Touched, find_protected
 
 __all__ = ["known_names"]
 

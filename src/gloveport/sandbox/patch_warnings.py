@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from gloveport.backends.base import ChangeSet
 from gloveport.model import KIB, Change, FileType
-from gloveport.policy.protected import ProtectedPath, ProtectionLevel, Touched, find_protected
+from gloveport.policy.files.protected import ProtectedPath, ProtectionLevel, Touched, find_protected
 
 __all__ = ["refused_by_git", "warnings_for"]
 

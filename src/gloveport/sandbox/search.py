@@ -8,7 +8,7 @@ from typing import Any
 
 from gloveport.errors import InvalidRequest, LimitExceeded, NotFound
 from gloveport.model import MIB, ExecRequest, Grep, Match, OutputStream
-from gloveport.policy.guest_places import RIPGREP
+from gloveport.policy.files.guest_places import RIPGREP
 from gloveport.sandbox.files import Files
 from gloveport.sandbox.finish import abandon, end
 from gloveport.sandbox.manager import Held

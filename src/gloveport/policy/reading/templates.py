@@ -7,7 +7,7 @@ from importlib import resources
 from types import MappingProxyType
 
 from gloveport.errors import NotFound
-from gloveport.policy.document import Document, parse_document
+from gloveport.policy.reading.document import Document, parse_document
 
 __all__ = ["list_templates", "read_template"]
 
@@ -37,5 +37,5 @@ def read_template(name: str) -> Document:
             hint=f"one of: {', '.join(_PURPOSES)}; or name a file",
             template=name,
         )
-    data = resources.files("gloveport.policy").joinpath("templates", f"{name}.toml").read_bytes()
+    data = resources.files("gloveport.policy.reading").joinpath("templates", f"{name}.toml").read_bytes()
     return parse_document(data, f"template {name}")

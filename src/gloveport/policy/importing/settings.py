@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from gloveport.policy.document import Document, read_object
-from gloveport.policy.host import HostView
-from gloveport.policy.import_draft import Draft, Effect, Note, as_object, refuse_here
-from gloveport.policy.import_files import import_files
-from gloveport.policy.import_hosts import import_hosts
-from gloveport.policy.schema import PolicyDocument
+from gloveport.policy.files.host import HostView
+from gloveport.policy.importing.draft import Draft, Effect, Note, as_object, refuse_here
+from gloveport.policy.importing.files import import_files
+from gloveport.policy.importing.hosts import import_hosts
+from gloveport.policy.reading.document import Document, read_object
+from gloveport.policy.reading.schema import PolicyDocument
 
 __all__ = ["Imported", "import_settings"]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from gloveport.model import Policy, SecretBinding
-from gloveport.policy.egress import has_way_out, must_inspect
-from gloveport.policy.hosts import Host
+from gloveport.policy.egress.hosts import Host
+from gloveport.policy.egress.rules import has_way_out, must_inspect
 
 __all__ = ["inspects", "inspects_any", "secret_bindings"]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from gloveport.errors import InvalidRequest, PolicyDenied
 from gloveport.model import Decision, Verdict
-from gloveport.policy.host import HostView
+from gloveport.policy.files.host import HostView
 
 __all__ = ["check_shown", "decide_shown", "is_within"]
 

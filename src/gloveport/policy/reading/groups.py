@@ -8,10 +8,10 @@ from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from gloveport.errors import InvalidRequest
-from gloveport.policy.asking import Machine, default_index, default_registry, git_settings, this_machine
-from gloveport.policy.hosts import canonical_pattern
-from gloveport.policy.layers import Groups
-from gloveport.policy.package_sources import Sources, apt_sources, npm_sources, pip_sources, uv_sources
+from gloveport.policy.egress.hosts import canonical_pattern
+from gloveport.policy.reading.asking import Machine, default_index, default_registry, git_settings, this_machine
+from gloveport.policy.reading.layers import Groups
+from gloveport.policy.reading.package_sources import Sources, apt_sources, npm_sources, pip_sources, uv_sources
 
 __all__ = ["GROUP_NAMES", "Group", "find_groups", "survey_groups"]
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from gloveport.errors import InvalidRequest, NotFound, PolicyDenied
 from gloveport.model import Decision, Verdict
-from gloveport.policy.host import HostView
-from gloveport.policy.protected import ProtectedPath, ProtectionLevel, Touched, find_protected
-from gloveport.policy.showing import decide_shown, is_within
+from gloveport.policy.files.host import HostView
+from gloveport.policy.files.protected import ProtectedPath, ProtectionLevel, Touched, find_protected
+from gloveport.policy.files.showing import decide_shown, is_within
 
 __all__ = ["check_writable", "decide_writable", "protected_within"]
 

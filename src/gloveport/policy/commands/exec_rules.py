@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from gloveport.model import Decision, ExecRequest, ExecRule, Policy, PolicyLayer, Verdict
-from gloveport.policy.guest_places import RIPGREP, SYSTEM_PROGRAMS
-from gloveport.policy.lists import NOBODY_TO_ASK, shut_by
-from gloveport.policy.shell_grammar import Finding, ShellReading, SimpleCommand, read_argv
-from gloveport.policy.shell_words import Word
+from gloveport.policy.commands.lists import NOBODY_TO_ASK, shut_by
+from gloveport.policy.commands.shell_grammar import Finding, ShellReading, SimpleCommand, read_argv
+from gloveport.policy.commands.shell_words import Word
+from gloveport.policy.files.guest_places import RIPGREP, SYSTEM_PROGRAMS
 
 __all__ = ["HARMLESS_BUILTINS", "decide_reading", "decide_rules", "has_exec_rules"]
 

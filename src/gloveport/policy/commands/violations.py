@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from gloveport.model import Event, EventKind
-from gloveport.policy.command_risk import RiskLevel, assess_path, assess_risk
-from gloveport.policy.shell_grammar import read_argv
+from gloveport.policy.commands.risk import RiskLevel, assess_path, assess_risk
+from gloveport.policy.commands.shell_grammar import read_argv
 
 __all__ = ["Violation", "count_violations", "find_violations"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from gloveport.errors import NotFound
-from gloveport.policy.host import HostView
+from gloveport.policy.files.host import HostView
 
 __all__ = ["Installation", "find_interpreter", "find_toolchain"]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from gloveport.policy.shell_carriers import Carried, carried, program_of, redefines
-from gloveport.policy.shell_redirects import Redirects, read_redirects
-from gloveport.policy.shell_words import WORD_TYPES, Word, known, mask, read_word, source_of
+from gloveport.policy.commands.shell_carriers import Carried, carried, program_of, redefines
+from gloveport.policy.commands.shell_redirects import Redirects, read_redirects
+from gloveport.policy.commands.shell_words import WORD_TYPES, Word, known, mask, read_word, source_of
 
 if TYPE_CHECKING:
     import tree_sitter

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 from gloveport.model import Decision, Policy, PolicyLayer, ToolRule, Verdict
-from gloveport.policy.lists import NOBODY_TO_ASK, shut_by
+from gloveport.policy.commands.lists import NOBODY_TO_ASK, shut_by
 
 __all__ = ["decide_tool"]
 

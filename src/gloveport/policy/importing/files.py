@@ -9,11 +9,11 @@ from typing import Any
 
 from gloveport.errors import InvalidRequest
 from gloveport.model import Verdict
-from gloveport.policy.host import SYSTEM_DIRECTORIES
-from gloveport.policy.import_draft import Draft, Effect, as_texts, refuse_here
-from gloveport.policy.lines import Place
-from gloveport.policy.protected import Touched, check_pattern, find_protected
-from gloveport.policy.showing import decide_shown, is_within
+from gloveport.policy.files.host import SYSTEM_DIRECTORIES
+from gloveport.policy.files.protected import Touched, check_pattern, find_protected
+from gloveport.policy.files.showing import decide_shown, is_within
+from gloveport.policy.importing.draft import Draft, Effect, as_texts, refuse_here
+from gloveport.policy.reading.lines import Place
 
 __all__ = ["import_files"]
 

@@ -12,7 +12,7 @@ from email import message_from_string
 from pathlib import Path
 from typing import Any
 
-from gloveport.policy.asking import Machine
+from gloveport.policy.reading.asking import Machine
 
 __all__ = ["Sources", "apt_sources", "npm_sources", "pip_sources", "uv_sources"]
 

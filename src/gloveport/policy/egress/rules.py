@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import unquote, urlsplit
 
 from gloveport.model import Decision, EgressRule, Grant, Policy, PolicyLayer, Verdict
-from gloveport.policy.hosts import Address, Host, canonical_host, forbidden_reason, split_port
+from gloveport.policy.egress.hosts import Address, Host, canonical_host, forbidden_reason, split_port
 
 __all__ = [
     "EgressRequest",

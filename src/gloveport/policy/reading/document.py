@@ -14,8 +14,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from gloveport.errors import InvalidRequest, NotFound
-from gloveport.policy.lines import Place, line_numbers
-from gloveport.policy.schema import PolicyDocument
+from gloveport.policy.reading.lines import Place, line_numbers
+from gloveport.policy.reading.schema import PolicyDocument
 
 __all__ = ["Document", "Mistake", "parse_document", "read_document", "read_object", "refuse"]
 

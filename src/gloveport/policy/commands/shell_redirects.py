@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gloveport.policy.shell_words import WORD_TYPES, Word, read_word, source_of
+from gloveport.policy.commands.shell_words import WORD_TYPES, Word, read_word, source_of
 
 if TYPE_CHECKING:
     import tree_sitter

@@ -28,13 +28,13 @@ from gloveport.model import (
     Verdict,
     parse_size,
 )
-from gloveport.policy.commands import matches_command
-from gloveport.policy.document import Document, Mistake, refuse
-from gloveport.policy.egress import parse_request, rule_matches
-from gloveport.policy.hosts import canonical_host, canonical_pattern, split_port
-from gloveport.policy.lines import Place
-from gloveport.policy.protected import check_pattern
-from gloveport.policy.schema import HostRule, Rule, Secret
+from gloveport.policy.commands.patterns import matches_command
+from gloveport.policy.egress.hosts import canonical_host, canonical_pattern, split_port
+from gloveport.policy.egress.rules import parse_request, rule_matches
+from gloveport.policy.files.protected import check_pattern
+from gloveport.policy.reading.document import Document, Mistake, refuse
+from gloveport.policy.reading.lines import Place
+from gloveport.policy.reading.schema import HostRule, Rule, Secret
 
 __all__ = ["Groups", "compile_layer", "merge_layers"]
 

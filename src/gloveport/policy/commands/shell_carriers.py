@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from gloveport.policy.shell_words import Word, join_words
+from gloveport.policy.commands.shell_words import Word, join_words
 
 __all__ = ["SHELLS", "Carried", "ShellCode", "carried", "program_of", "redefines"]
 

@@ -12,7 +12,7 @@ from fnmatch import translate
 
 from gloveport.errors import InvalidRequest, PolicyDenied
 from gloveport.model import Policy
-from gloveport.policy.protected_names import BUILT_IN
+from gloveport.policy.files.protected_names import BUILT_IN
 
 __all__ = [
     "ProtectedPath",

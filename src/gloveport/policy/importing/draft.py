@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NoReturn
 
-from gloveport.policy.document import Mistake, refuse
-from gloveport.policy.host import HostView
-from gloveport.policy.lines import Place
+from gloveport.policy.files.host import HostView
+from gloveport.policy.reading.document import Mistake, refuse
+from gloveport.policy.reading.lines import Place
 
 __all__ = ["Draft", "Effect", "Note", "as_object", "as_texts", "refuse_here"]
 

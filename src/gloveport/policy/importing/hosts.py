@@ -8,9 +8,9 @@ from types import MappingProxyType
 from typing import Any
 
 from gloveport.errors import InvalidRequest
-from gloveport.policy.hosts import canonical_pattern, forbidden_reason, parse_address, split_port
-from gloveport.policy.import_draft import Draft, Effect, as_object, as_texts, refuse_here
-from gloveport.policy.lines import Place
+from gloveport.policy.egress.hosts import canonical_pattern, forbidden_reason, parse_address, split_port
+from gloveport.policy.importing.draft import Draft, Effect, as_object, as_texts, refuse_here
+from gloveport.policy.reading.lines import Place
 
 __all__ = ["import_hosts"]
 

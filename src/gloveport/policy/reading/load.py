@@ -8,11 +8,11 @@ from typing import Final
 
 from gloveport.errors import PolicyDenied
 from gloveport.model import MIB, Policy, PolicyLayer
-from gloveport.policy.asking import Machine, this_machine
-from gloveport.policy.document import Document, read_document
-from gloveport.policy.groups import find_groups
-from gloveport.policy.layers import compile_layer, merge_layers
-from gloveport.policy.templates import read_template
+from gloveport.policy.reading.asking import Machine, this_machine
+from gloveport.policy.reading.document import Document, read_document
+from gloveport.policy.reading.groups import find_groups
+from gloveport.policy.reading.layers import compile_layer, merge_layers
+from gloveport.policy.reading.templates import read_template
 
 __all__ = ["ORGANISATION", "is_template", "load_policy"]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
-from gloveport.policy.shell_grammar import Finding, Position, ShellReading, SimpleCommand
-from gloveport.policy.shell_words import Word
+from gloveport.policy.commands.shell_grammar import Finding, Position, ShellReading, SimpleCommand
+from gloveport.policy.commands.shell_words import Word
 
 __all__ = ["Risk", "RiskCategory", "RiskLevel", "RiskReason", "assess_path", "assess_risk"]
 
