@@ -17,7 +17,16 @@ from typing import Any
 
 import anyio
 
-from benchmarks import create, exec, memory, peers, stream  # noqa: A004 - the module is named for what it measures
+from benchmarks import (
+    create,
+    decisions,
+    exec,  # noqa: A004 - the module is named for what it measures
+    memory,
+    peers,
+    stream,
+    walls,
+    way_out,
+)
 from benchmarks.measure import FULL, QUICK, Effort, Result, misses, table
 
 __all__ = ["main"]
@@ -30,6 +39,12 @@ GROUPS: Mapping[str, Group] = {
     "create and delete": create.measure,
     "memory": memory.measure,
     "stream": stream.measure,
+    "once, command line": exec.measure_once,
+    "walls": walls.measure,
+    "decisions": decisions.measure,
+    "way out": way_out.measure,
+    "throughput": way_out.measure_throughput,
+    "memory of the proxy": memory.measure_shared,
     "peers": peers.measure,
 }
 

@@ -15,10 +15,11 @@ from gloveport.model import Spec
 from gloveport.sandbox import Sandbox
 from gloveport.settings import Settings
 
-__all__ = ["SPAWN", "measure_cli", "measure_library"]
+__all__ = ["SPAWN", "measure_cli", "measure_library", "measure_once"]
 
 LIBRARY_BOUND = 1.2
 CLI_BOUND = 3.0
+ONCE_BOUND = 3.5
 SPAWN = "asyncio spawn of /bin/true"
 PYTHON = "python -c 'import asyncio'"
 
@@ -56,7 +57,23 @@ async def measure_cli(effort: Effort) -> list[Result]:
     return [compare(name, seconds["ours"], seconds["python"], against=PYTHON, bound=CLI_BOUND)]
 
 
-def create_by_runner(settings: Settings) -> str:
-    """Have the runner make an empty sandbox; its id."""
+async def measure_once(effort: Effort) -> list[Result]:
+    """`gloveport once --policy minimal -- /bin/true` in an empty directory, as a whole process, the runner being up."""
+    with installation() as settings, runner(settings):
+        env = cli_environment(settings)
+        directory = settings.data.parent / "work"
+        directory.mkdir()
+        words = ("once", "--policy", "minimal", "--cwd", str(directory), "--", "/bin/true")
+        samples: dict[str, Sample] = {
+            "ours": partial(spawn, *cli_command(), *words, env=env, quiet=True),
+            "python": partial(spawn, sys.executable, "-c", "import asyncio", env=env, quiet=True),
+        }
+        seconds = await interleave(samples, rounds=effort.slow, warmup=effort.warmup)
+    name = "once /bin/true, command line, whole process"
+    return [compare(name, seconds["ours"], seconds["python"], against=PYTHON, bound=ONCE_BOUND)]
+
+
+def create_by_runner(settings: Settings, spec: Spec | None = None) -> str:
+    """Have the runner make a sandbox, an empty one unless `spec` says otherwise; its id."""
     with connect(settings) as connection:
-        return str(connection.call("create", spec=encode(Spec()))["status"]["ref"]["id"])
+        return str(connection.call("create", spec=encode(spec or Spec()))["status"]["ref"]["id"])

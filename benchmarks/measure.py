@@ -19,6 +19,7 @@ __all__ = [
     "Effort",
     "Result",
     "Sample",
+    "add",
     "compare",
     "interleave",
     "misses",
@@ -47,12 +48,14 @@ class Effort:
     """Rounds before the first that counts."""
     sandboxes: int
     """Idle sandboxes whose memory is measured."""
+    sharing: int
+    """Sandboxes with a way out that share one proxy."""
     streams: int
     """Times the 64 MiB are streamed."""
 
 
-FULL = Effort(fast=60, slow=15, warmup=5, sandboxes=200, streams=3)
-QUICK = Effort(fast=5, slow=2, warmup=1, sandboxes=10, streams=1)
+FULL = Effort(fast=60, slow=15, warmup=5, sandboxes=200, sharing=500, streams=3)
+QUICK = Effort(fast=5, slow=2, warmup=1, sandboxes=10, sharing=10, streams=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +64,16 @@ class Result:
 
     name: str
     baseline: str = ""
-    """What a ratio is against."""
-    unit: Literal["x", "MiB"] = "x"
+    """What a ratio or a difference is against."""
+    unit: Literal["x", "MiB", "ms", "µs"] = "x"
     value: float | None
-    """A ratio of medians, or a size."""
+    """A ratio or a difference of medians, a median, or a size."""
     bound: float | None = None
-    """The most that `value` may be; `None` where a row only informs."""
+    """The most that `value` may be, or the least; `None` where a row only informs."""
+    at_least: bool = False
+    """Whether `bound` is the least."""
     low: float | None = None
-    """Of the ratios of single rounds: the tenth percentile."""
+    """Of the ratios or differences of single rounds: the tenth percentile."""
     high: float | None = None
     """The ninetieth."""
     subject_ms: float | None = None
@@ -80,7 +85,18 @@ class Result:
     @property
     def missed(self) -> bool:
         """Whether there is a bound and it was not kept, or not shown to be."""
-        return self.bound is not None and (self.value is None or self.value > self.bound)
+        if self.bound is None:
+            return False
+        if self.value is None:
+            return True
+        return self.value < self.bound if self.at_least else self.value > self.bound
+
+    @property
+    def limit(self) -> str:
+        """The bound in words; empty where there is none."""
+        if self.bound is None:
+            return ""
+        return f"at {'least' if self.at_least else 'most'} {_amount(self.bound, self.unit)}"
 
 
 def compare(
@@ -90,22 +106,48 @@ def compare(
     *,
     against: str,
     bound: float | None = None,
+    at_least: bool = False,
     note: str = "",
 ) -> Result:
-    """A row from the seconds of `subject` and `baseline`, round by round."""
-    rounds = [one / other for one, other in zip(subject, baseline, strict=True)]
+    """A row from the seconds of `subject` and `baseline`, round by round.
+
+    With `at_least` what is compared is speed: how much of the baseline's is left.
+    """
+    pairs = list(zip(subject, baseline, strict=True))
+    rounds = [other / one if at_least else one / other for one, other in pairs]
     ours, theirs = statistics.median(subject), statistics.median(baseline)
     return Result(
         name=name,
         baseline=against,
-        value=ours / theirs,
+        value=theirs / ours if at_least else ours / theirs,
         bound=bound,
+        at_least=at_least,
         low=percentile(rounds, 0.1),
         high=percentile(rounds, 0.9),
         subject_ms=ours * 1000,
         baseline_ms=theirs * 1000,
         rounds=len(rounds),
         note=note,
+    )
+
+
+def add(
+    name: str, subject: Sequence[float], baseline: Sequence[float], *, against: str, bound: float | None = None
+) -> Result:
+    """A row that says how many milliseconds `subject` takes beyond `baseline`."""
+    rounds = [(one - other) * 1000 for one, other in zip(subject, baseline, strict=True)]
+    ours, theirs = statistics.median(subject) * 1000, statistics.median(baseline) * 1000
+    return Result(
+        name=name,
+        baseline=against,
+        unit="ms",
+        value=ours - theirs,
+        bound=bound,
+        low=percentile(rounds, 0.1),
+        high=percentile(rounds, 0.9),
+        subject_ms=ours,
+        baseline_ms=theirs,
+        rounds=len(rounds),
     )
 
 
@@ -155,7 +197,7 @@ def misses(results: Sequence[Result]) -> list[str]:
     """One line for each bound that was not kept."""
     return [
         f"{result.name}: {'not measured' if result.value is None else _amount(result.value, result.unit)}, "
-        f"at most {_amount(result.bound or 0, result.unit)}"
+        f"{result.limit}"
         for result in results
         if result.missed
     ]
@@ -163,7 +205,7 @@ def misses(results: Sequence[Result]) -> list[str]:
 
 def table(results: Sequence[Result]) -> str:
     """The rows as a Markdown table."""
-    heading = ("what", "value", "p10 to p90", "at most", "", "median", "baseline", "remark")
+    heading = ("what", "value", "p10 to p90", "bound", "", "median", "baseline", "remark")
     lines = [heading, tuple("---" for _ in heading), *(_cells(result) for result in results)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heading))]
     padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
@@ -180,7 +222,7 @@ def _cells(result: Result) -> tuple[str, ...]:
         result.name,
         _amount(result.value, result.unit) if measured and result.value is not None else "-",
         spread,
-        "" if result.bound is None else _amount(result.bound, result.unit),
+        result.limit,
         verdict,
         "" if result.subject_ms is None else f"{result.subject_ms:.2f} ms",
         baseline,

@@ -12,11 +12,15 @@ import anyio.to_thread
 from benchmarks.exec import create_by_runner
 from benchmarks.measure import MIB, Effort, Result, size
 from benchmarks.place import installation, runner
-from gloveport.client import connect
+from gloveport.client import connect, encode
+from gloveport.model import ExecRequest, Policy, Spec
+from gloveport.policy.reading.load import load_policy
+from gloveport.settings import Settings
 
-__all__ = ["measure"]
+__all__ = ["measure", "measure_shared"]
 
 BOUND = 2.0
+SHARED_BOUND = 0.2
 _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -46,6 +50,35 @@ def _measure(count: int) -> Result:
     )
     name = f"memory of an idle sandbox, {count} of them"
     return size(name, total, bound=BOUND, rounds=1, note="; ".join(parts))
+
+
+async def measure_shared(effort: Effort) -> list[Result]:
+    """Growth of one runner that serves the ways out of all of them, each having carried a connection."""
+    return [await anyio.to_thread.run_sync(_measure_shared, effort.sharing)]
+
+
+def _measure_shared(count: int) -> Result:
+    policy = load_policy(["development"])
+    with installation() as settings, runner(settings) as pid:
+        with connect(settings) as connection:
+            connection.call("delete", id=_with_way_out(settings, policy))
+        before = proportional_size(pid)
+        for _ in range(count):
+            _with_way_out(settings, policy)
+        growth = proportional_size(pid) - before
+    name = f"runner's growth for a sandbox with a way out, {count} share one proxy"
+    note = "policy development; a refused request each"
+    return size(name, growth / count, bound=SHARED_BOUND, rounds=1, note=note)
+
+
+def _with_way_out(settings: Settings, policy: Policy) -> str:
+    sandbox = create_by_runner(settings, Spec(policy=policy))
+    request = ExecRequest(argv=("curl", "--silent", "--output", "/dev/null", "http://nobody.test/"))
+    with connect(settings) as connection:
+        ended = connection.call("exec", id=sandbox, request=encode(request))["exit"]
+    if ended["code"] != 0:
+        raise RuntimeError(f"curl in a sandbox with a way out: {ended}")
+    return sandbox
 
 
 def proportional_size(pid: int) -> int:

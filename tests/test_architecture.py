@@ -36,6 +36,7 @@ LAYERS: dict[str, int] = {
     "agents": 3,
     "jobs": 3,
     "trajectory": 3,
+    "doctor": 3,
     "testing": 3,
     # 4: the composition root and the faces
     "compose": 4,
@@ -64,6 +65,13 @@ MAY_START_PROCESSES = {
     "policy/reading/asking.py": "this host's own pip, npm and git, about their set-up; never a repository's",
     "client/start.py": "the local runner",
     "sandbox/secrets.py": "a command that the operator's policy names for a secret",
+    "doctor/visit.py": "the attacks, in a network of their own",
+    "doctor/range.py": "the namespaces of that network: no process, but the same library",
+    "doctor/examine.py": "as root, attacks that no namespace gives the power for, as controls: harmless ones",
+    "doctor/inside/harness.py": "attacks, in a sandbox",
+    "doctor/inside/kernel.py": "attacks, in a sandbox",
+    "doctor/inside/limits.py": "attacks, in a sandbox",
+    "doctor/inside/peers.py": "attacks, in a sandbox",
 }
 """There is no other: the Claude Code CLI, too, is an exec in a sandbox."""
 
@@ -87,6 +95,7 @@ MAY_IMPORT_BY_NAME = {
     "cli/application.py": "the command that is invoked",
     "sandbox/inspection.py": "the certificate authority, when a policy looks into TLS",
     "cli/main.py": "the command that is invoked",
+    "doctor/inside/harness.py": "the attacks that it was sent, in a sandbox",
 }
 """There is no other way to a module than an import that this file's tests see."""
 
@@ -285,6 +294,7 @@ def test_backends_are_used_only_through_the_recorder() -> None:
         "backends/__init__.py",
         "backends/bubblewrap/__init__.py",
         "backends/bubblewrap/backend.py",
+        "doctor/examine.py",  # without a guard, and opened by a manager like any other
     }
     assert users("gloveport.sandbox.manager", "Recorder") == set()
     assert users("gloveport.sandbox.recorder", "Recorder") == {"sandbox/__init__.py", "sandbox/manager.py"}

@@ -35,6 +35,10 @@ class Settings:
     extra_authorities: Path | None = None
     """A PEM file of certificate authorities that servers may have, beside those that this host trusts: where the egress
     proxy terminates TLS, it is the one that verifies them."""
+    parent_proxy: str | None = None
+    """`http://host:port` of the proxy that everything a policy lets out goes through, where this host needs one."""
+    parent_credentials: Path | None = None
+    """A file that holds `user:password` for it."""
 
     @property
     def socket(self) -> Path:
@@ -46,8 +50,9 @@ class Settings:
         """Settings from `env` (the process's environment unless given).
 
         `GLOVEPORT_STATE`, `GLOVEPORT_DATA`, `GLOVEPORT_IDLE_SECONDS`, `ANTHROPIC_API_KEY`, `ANTHROPIC_AUTH_TOKEN`,
-        `ANTHROPIC_BASE_URL`, `GLOVEPORT_MODEL`, `GLOVEPORT_PRICES`, `GLOVEPORT_CA_FILE`, and the XDG base
-        directories.
+        `ANTHROPIC_BASE_URL`, `GLOVEPORT_MODEL`, `GLOVEPORT_PRICES`, `GLOVEPORT_CA_FILE`,
+        `GLOVEPORT_PARENT_PROXY`, `GLOVEPORT_PARENT_PROXY_CREDENTIALS`, and the XDG base directories. `HTTP_PROXY` and
+        its like are never heeded: sandboxes go through another proxy only where somebody says so for them.
         """
         variables = os.environ if env is None else env
         home = Path(variables.get("HOME") or Path.home())
@@ -69,6 +74,8 @@ class Settings:
             model=variables.get("GLOVEPORT_MODEL") or None,
             prices=Path(prices) if (prices := variables.get("GLOVEPORT_PRICES")) else None,
             extra_authorities=Path(extra) if (extra := variables.get("GLOVEPORT_CA_FILE")) else None,
+            parent_proxy=variables.get("GLOVEPORT_PARENT_PROXY") or None,
+            parent_credentials=Path(file) if (file := variables.get("GLOVEPORT_PARENT_PROXY_CREDENTIALS")) else None,
         )
 
 

@@ -2,146 +2,20 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
-import subprocess
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Sequence
+from contextlib import suppress
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 import pytest
 
-from gloveport.egress import Answer, Budget, Destination, EgressRecord, Gate, Judge, OddHost, serve_egress
+from gloveport.egress import Budget
 from gloveport.egress.record import Address
-from gloveport.errors import InvalidRequest
-from gloveport.policy.egress.hosts import canonical_host
+
+from .egress_world import SECONDS, World, ended, peer, tunnel, wait
 
 pytestmark = pytest.mark.anyio
-SECONDS = 60
-
-
-class Server(BaseHTTPRequestHandler):
-    """Says what it was asked."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        self._answer(b"")
-
-    def do_POST(self) -> None:
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            body = b""
-            while size := int(self.rfile.readline(), 16):
-                body += self.rfile.read(size)
-                self.rfile.readline()
-            self.rfile.readline()
-        else:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-        self._answer(body)
-
-    def _answer(self, body: bytes) -> None:
-        said = f"{self.command} {self.path}\n{self.headers}".encode() + body
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(said)))
-        self.end_headers()
-        self.wfile.write(said)
-
-    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - its name there
-        return
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_address[1]
-        server.shutdown()
-
-
-def canonical(text: str) -> str:
-    try:
-        return canonical_host(text).name
-    except InvalidRequest as error:
-        raise OddHost(error.message) from error
-
-
-@dataclass
-class World:
-    """A proxy that allows good.test, and what it asked and told."""
-
-    port: int = 0
-    budget: Budget = field(default_factory=Budget)
-    records: list[EgressRecord] = field(default_factory=list)
-    resolved: list[str] = field(default_factory=list)
-    methods: frozenset[str] = frozenset({"GET", "POST"})
-    bad_addresses: bool = False
-    told: anyio.Event = field(default_factory=anyio.Event)
-
-    async def before(self, destination: Destination) -> Answer:
-        allowed = destination.host == "good.test" and (destination.method or "GET") in self.methods
-        return Answer(allowed=allowed, rule="rule 7", reason="" if allowed else "nobody may")
-
-    def after(self, _: Destination, addresses: Sequence[Address]) -> Answer:
-        return Answer(allowed=bool(addresses) and not self.bad_addresses, rule="rule 8")
-
-    async def resolve(self, name: str) -> Sequence[Address]:
-        self.resolved.append(name)
-        return [ipaddress.ip_address("127.0.0.1")]
-
-    def tell(self, record: EgressRecord) -> None:
-        self.records.append(record)
-        self.told.set()
-
-    async def record(self) -> EgressRecord:
-        """The only one, once it is there."""
-        with anyio.fail_after(SECONDS):
-            await self.told.wait()
-        (record,) = self.records
-        return record
-
-    @asynccontextmanager
-    async def serve(self) -> AsyncIterator[World]:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            listener.listen(256)
-            self.port = listener.getsockname()[1]
-            gate = Gate(
-                sandbox="s",
-                judge=Judge(before=self.before, after=self.after),
-                canonical=canonical,
-                resolve=self.resolve,
-                tell=self.tell,
-                budget=self.budget,
-            )
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(serve_egress, listener, gate)
-                yield self
-                tasks.cancel_scope.cancel()
-
-    async def curl(self, *arguments: str, socks: bool = False) -> subprocess.CompletedProcess[bytes]:
-        way = ["--socks5-hostname", f"127.0.0.1:{self.port}"] if socks else ["--proxy", f"http://127.0.0.1:{self.port}"]
-        command = ["curl", "--silent", "--show-error", "--max-time", str(SECONDS), *way, *arguments]
-        return await anyio.run_process(command, check=False)
-
-    async def say(self, data: bytes, *, end: bool = True) -> bytes:
-        """What the proxy answers to raw bytes, until it ends the connection."""
-        with anyio.fail_after(SECONDS):
-            async with await anyio.connect_tcp("127.0.0.1", self.port) as stream:
-                await stream.send(data)
-                if end:
-                    await stream.send_eof()
-                heard = b""
-                try:
-                    async for part in stream:
-                        heard += part
-                except anyio.BrokenResourceError:
-                    pass
-                return heard
 
 
 WAYS = [("http", False, ()), ("connect", False, ("--proxytunnel",)), ("socks5", True, ())]
@@ -154,7 +28,7 @@ async def test_an_allowed_host_is_reached_and_recorded(
     async with World().serve() as world:
         done = await world.curl(*options, f"http://GOOD.test.:{port}/a?b=c", socks=socks)
         record = await world.record()
-    assert done.stdout.startswith(b"GET /a?b=c\n"), done
+    assert done.stdout.startswith(b"reached GET /a?b=c\n"), done
     assert (record.protocol, record.host, record.port, record.address) == (protocol, "good.test", port, "127.0.0.1")
     assert (record.allowed, record.rule, record.error) == (True, "rule 8", "")
     assert record.sent > 50
@@ -322,36 +196,6 @@ async def test_a_port_where_nobody_listens_is_a_bad_gateway() -> None:
     assert b"502 " in done.stdout
     assert "Connection refused" in record.error
     assert (record.allowed, record.address) == (True, "")
-
-
-async def tunnel(world: World, port: int) -> anyio.abc.SocketStream:
-    stream = await anyio.connect_tcp("127.0.0.1", world.port)
-    await stream.send(f"CONNECT good.test:{port} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-    assert (await stream.receive()).startswith(b"HTTP/1.1 200 ")
-    return stream
-
-
-async def wait(stream: anyio.abc.SocketStream) -> None:
-    """A server that says nothing."""
-    async with stream:
-        with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
-            await stream.receive()
-
-
-async def ended(stream: anyio.abc.SocketStream) -> None:
-    """Return once the other end has closed the connection."""
-    with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
-        while True:
-            await stream.receive()
-
-
-@asynccontextmanager
-async def peer(serve: Callable[[anyio.abc.SocketStream], object]) -> AsyncIterator[int]:
-    """A server that does with each connection what it is told."""
-    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.serve, serve)
-        yield listener.extra(anyio.abc.SocketAttribute.local_port)
-        tasks.cancel_scope.cancel()
 
 
 async def test_each_direction_of_a_tunnel_ends_by_itself() -> None:

@@ -18,7 +18,9 @@ import pytest
 from gloveport.backends.bubblewrap.calls import REFUSED_CALLS
 from gloveport.backends.bubblewrap.probe import LEAST_LANDLOCK, landlock_version
 from gloveport.model import Spec
-from gloveport.sandbox import Manager, Sandbox
+from gloveport.policy.reading.document import parse_document
+from gloveport.policy.reading.layers import compile_layer, merge_layers
+from gloveport.sandbox import Manager, Sandbox, shell_request
 from gloveport.settings import Settings
 from gloveport.store import remove_tree
 
@@ -30,7 +32,17 @@ ARM = COLUMN == 1
 NUMBERS = {name: numbers[COLUMN] for name, numbers in REFUSED_CALLS.items() if numbers[COLUMN] >= 0} | {
     "clone": (56, 220)[COLUMN],
     "clone3": 435,
+    "chmod": (90, -1)[COLUMN],
+    "creat": (85, -1)[COLUMN],
+    "fchmod": (91, 52)[COLUMN],
+    "fchmodat": (268, 53)[COLUMN],
+    "fchmodat2": 452,
     "getpid": (39, 172)[COLUMN],
+    "mknod": (133, -1)[COLUMN],
+    "mknodat": (259, 33)[COLUMN],
+    "open": (2, -1)[COLUMN],
+    "openat": (257, 56)[COLUMN],
+    "openat2": 437,
     "ioctl": (16, 29)[COLUMN],
     "personality": (135, 92)[COLUMN],
     "socket": (41, 198)[COLUMN],
@@ -50,6 +62,27 @@ def call(name, *words):
     if answer == 0 and name == "clone":
         os._exit(0)
     return errno.errorcode[ctypes.get_errno()] if answer < 0 else "ok"
+
+def set_user(name, *words):
+    path = f"/tmp/gp-{os.getpid()}".encode()
+    made = -1 if "mk" in name or "open" in name or name == "creat" else os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    text = ctypes.create_string_buffer(path)
+    how = (ctypes.c_uint64 * 3)(os.O_CREAT | os.O_RDWR, 0o4755, 0)
+    known = {"path": ctypes.addressof(text), "file": made, "how": ctypes.addressof(how)}
+    answer = call(name, *(known.get(word, word) for word in words))
+    return oct(os.stat(path).st_mode & 0o6000) if answer == "ok" else answer
+
+def set_user_nameless():
+    folder = ctypes.create_string_buffer(b"/tmp")
+    opened = libc.syscall(
+        ctypes.c_long(NUMBERS["openat"]), ctypes.c_long(-100), folder, ctypes.c_long(os.O_TMPFILE | os.O_RDWR), 0o4755
+    )
+    return oct(os.fstat(opened).st_mode & 0o6000) if opened >= 0 else errno.errorcode[ctypes.get_errno()]
+
+def set_group_of_a_directory():
+    os.mkdir(f"/tmp/gp-{os.getpid()}")
+    os.chmod(f"/tmp/gp-{os.getpid()}", 0o2755)
+    return "ok"
 
 def x32():
     NUMBERS["x32"] = NUMBERS["getpid"] | 0x40000000
@@ -225,6 +258,26 @@ BY_ARGUMENT: Mapping[str, tuple[str, str]] = {
     "MPTCP": ("call('socket', 2, 1, 262)", "EPROTONOSUPPORT"),
     "a pair of internet sockets": ("call('socketpair', 2, 1, 0, 0)", "EAFNOSUPPORT"),
 }
+CREATE = os.O_CREAT | os.O_RDWR
+SET_USER: Mapping[str, tuple[str, str]] = {
+    # attack, by which a file of the host's user would run as that user whoever starts it: (code, what the wall answers)
+    "fchmod u+s": ("set_user('fchmod', 'file', 0o4755)", "EPERM"),
+    "fchmod u+s with bits the kernel ignores": ("set_user('fchmod', 'file', 0o4755 | 1 << 20 | 1 << 40)", "EPERM"),
+    "fchmod u+s and g+s": ("set_user('fchmod', 'file', 0o6755)", "EPERM"),
+    "fchmodat u+s": ("set_user('fchmodat', -100, 'path', 0o4755)", "EPERM"),
+    "fchmodat2 u+s": ("set_user('fchmodat2', -100, 'path', 0o4755, 0)", "EPERM"),
+    "mknodat u+s": ("set_user('mknodat', -100, 'path', 0o104755, 0)", "EPERM"),
+    "openat u+s": (f"set_user('openat', -100, 'path', {CREATE}, 0o4755)", "EPERM"),
+    "openat u+s without a name": ("set_user_nameless()", "EPERM"),
+    "openat2 u+s": ("set_user('openat2', -100, 'path', 'how', 24)", "ENOSYS"),
+}
+SET_USER_OLD: Mapping[str, tuple[str, str]] = {
+    "chmod u+s": ("set_user('chmod', 'path', 0o4755)", "EPERM"),
+    "creat u+s": ("set_user('creat', 'path', 0o4755)", "EPERM"),
+    "mknod u+s": ("set_user('mknod', 'path', 0o104755, 0)", "EPERM"),
+    "open u+s": (f"set_user('open', 'path', {CREATE}, 0o4755)", "EPERM"),
+}
+"""Calls that arm64 does not have."""
 OTHER_WAYS_IN: Mapping[str, tuple[str, str]] = {
     "an x32 call": ("x32()", "ENOSYS"),
     "a 32-bit call": ("i386()", "killed"),
@@ -264,11 +317,16 @@ HARMLESS = {
     "a thread": "(lambda t: t.start() or t.join() or 'ok')(__import__('threading').Thread(target=int))",
     "a message queue": "'ok' if ctypes.CDLL('librt.so.1').mq_open(b'/gp', 0o102, 0o600, None) >= 0 else 'no'",
     "a personality": "call('personality', 0xFFFFFFFF)",
+    "g+s of a directory": "set_group_of_a_directory()",
+    "the bits of every day": "'ok' if set_user('fchmod', 'file', 0o1777) == '0o0' else 'no'",
+    "opening without a mode": "file(b'/etc/passwd', os.O_RDONLY)",
+    "opening with a mode of no meaning": "'ok' if libc.syscall(NUMBERS['openat'], -100, b'/', 0, 0o4755) > 0 else ''",
 }
 
 ATTACKS: Mapping[str, str] = {
     **{name: f"call({name!r}, *{ARGUMENTS[name]})" for name in NUMBERS if name in ARGUMENTS},
     **{name: code for name, (code, _) in (BY_ARGUMENT | ({} if ARM else OTHER_WAYS_IN)).items()},
+    **{name: code for name, (code, _) in (SET_USER | ({} if ARM else SET_USER_OLD)).items()},
     **{path: f"file({path!r}, {flags})" for path, (flags, _) in FILES.items()},
     **ADDRESSES,
     **SECOND,
@@ -278,8 +336,10 @@ ATTACKS: Mapping[str, str] = {
 Answers = Mapping[str, str]
 
 
-POWERFUL = [name for name in ATTACKS if "user namespace" not in name and name not in SECOND]
-"""Who has a user namespace of its own can make no other in it."""
+POWERFUL = [
+    name for name in ATTACKS if "user namespace" not in name and name not in SECOND | SET_USER | SET_USER_OLD | HARMLESS
+]
+"""Who has a user namespace of its own can make no other in it, and owns no file."""
 
 
 def given(attacks: Mapping[str, str], powerful: Sequence[str] = ()) -> str:
@@ -361,6 +421,48 @@ def test_an_argument_is_refused_to_an_orphan_and_reaches_the_kernel_without_the_
     if unfiltered[name] == refusal and refusal in ("EAFNOSUPPORT", "EPROTONOSUPPORT"):
         pytest.skip("this kernel has no such family or protocol itself")
     assert unfiltered[name] != refusal
+
+
+@pytest.mark.parametrize("name", SET_USER | ({} if ARM else SET_USER_OLD))
+def test_no_file_of_the_hosts_user_is_made_to_run_as_that_user_and_without_the_filter_it_is(
+    name: str, walled: Answers, unfiltered: Answers
+) -> None:
+    assert walled[name] == (SET_USER | SET_USER_OLD)[name][1]
+    if unfiltered[name] == "ENOSYS":
+        pytest.skip("this kernel has no such call itself")
+    assert unfiltered[name] in ("0o4000", "0o6000")
+
+
+LEAVE = """
+cd {shown}
+cp "$(command -v cat)" one && chmod u+s one
+install -m 4755 one two
+python3 -c 'import os; os.close(os.open("three", os.O_CREAT | os.O_RDWR, 0o4755))'
+mkdir -m 2775 folder && touch folder/file && cp -a folder copied && chmod 755 copied
+tar -c copied | tar -xp -C folder
+"""
+
+
+@pytest.mark.parametrize("is_walled", [True, False], ids=["walled", "without the filter"])
+def test_a_guest_leaves_no_program_that_runs_as_you_in_a_path_of_the_host(place: Path, is_walled: bool) -> None:
+    async def attack() -> str:
+        rules = parse_document(f'[files]\nwritable = ["{shown}"]'.encode(), "p.toml")
+        spec = Spec(policy=merge_layers([compile_layer(rules, "project")]))
+        with anyio.fail_after(PATIENCE):
+            async with Manager(Settings(state=place / "state", data=place / "data")) as manager:
+                if not is_walled:
+                    await manager.delete((await manager.create(Spec())).ref.id)  # the first one makes the filter
+                    (program,) = (place / "state").glob("helpers/*/seccomp.bpf")
+                    program.write_bytes(ALLOW_EVERYTHING)
+                return (await Sandbox(await manager.create(spec)).exec(shell_request(LEAVE.format(shown=shown)))).text
+
+    shown = place / "work"
+    shown.mkdir()
+    said = anyio.run(attack)
+    bits = {path.name: path.stat().st_mode & 0o4000 for path in shown.rglob("*")}
+    assert {name for name, bit in bits.items() if bit} == (set() if is_walled else {"one", "two", "three"}), said
+    assert {"one", "folder", "copied", "file"} <= bits.keys(), said
+    assert shown.joinpath("copied").stat().st_mode & 0o2000  # ordinary work goes on
 
 
 @pytest.mark.skipif(ARM, reason="arm64 has one way to call here")

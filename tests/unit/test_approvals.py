@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gloveport.client import encode
 from gloveport.errors import GloveportError, InvalidRequest, LimitExceeded, NotFound
-from gloveport.model import AnswerKind, Decision, Grant, Verdict
+from gloveport.model import AnswerKind, Decision, Grant, QuestionKind, Verdict
 from gloveport.policy.egress.hosts import canonical_host
 from gloveport.policy.egress.rules import EgressRequest, widen
 from gloveport.sandbox.approvals import GRANT_SECONDS, MOST_QUESTIONS, MOST_WAITING, Desk, Window
@@ -234,7 +234,7 @@ async def test_more_questions_or_connections_than_a_person_can_answer_are_denied
             await guest.connect("0.example")
         assert len(guest.answers) == 1
         await guest.connect("0.example")
-        assert "128 connections" in guest.answers[1][1].reason
+        assert "128 others of this sandbox" in guest.answers[1][1].reason
         await other.connect()  # a neighbour is not disturbed
         assert other.answers == []
 
@@ -366,12 +366,12 @@ def test_kept_grants_are_in_a_file_of_this_users_own_and_every_process_sees_chan
     first, second = store(here), store(here)
     first.add(kept(here))
     assert (here.path / "grants.json").stat().st_mode & 0o777 == 0o600
-    assert second.find("a.example", 443) == kept(here)
-    assert second.find("a.example", 80) is None
+    assert second.find((QuestionKind.EGRESS, "a.example:443")) == kept(here)
+    assert second.find((QuestionKind.EGRESS, "a.example:80")) is None
     second.add(kept(here, id="g2", port=80))
     assert len(first.live()) == 2
     assert second.remove("g1") == kept(here)
-    assert first.find("a.example", 443) is None
+    assert first.find((QuestionKind.EGRESS, "a.example:443")) is None
     assert not first.holds(kept(here))
     assert first.remove("g1") is None
 
@@ -398,6 +398,26 @@ def test_no_setting_of_the_clock_makes_a_grant_last_longer_within_a_process(
     assert grants.live() == []
     grants.add(kept(here, id="g2", port=80))  # reads the file anew
     assert [grant.id for grant in grants.live()] == ["g2"]
+
+
+def test_a_clock_set_back_between_two_processes_of_one_boot_makes_no_grant_last_longer(here: Place) -> None:
+    store(here).add(kept(here))
+    here.time.pass_by(90)
+    here.time.wall -= 80  # it would look as if ninety seconds were left
+    second = store(here)
+    assert len(second.live()) == 1
+    second.add(kept(here, id="g2", port=80, granted_at=here.time.wall, until=here.time.wall + 100))  # writes it anew
+    here.time.steady += 11
+    assert [grant.id for grant in store(here).live()] == ["g2"]
+
+
+@pytest.mark.parametrize("end", ["soon", None, [1], {"a": 1}])
+def test_an_end_that_is_no_number_is_a_file_that_cannot_be_read(here: Place, end: object) -> None:
+    store(here).add(kept(here))
+    file = here.path / "grants.json"
+    file.write_text(json.dumps([{**json.loads(file.read_text())[0], "steady_until": end}]))
+    with pytest.raises(InvalidRequest):
+        store(here).live()
 
 
 @pytest.mark.parametrize(("later", "live"), [(99, True), (101, False), (-1, False)])
@@ -429,7 +449,7 @@ def test_a_file_that_cannot_be_read_holds_no_grants_and_is_never_replaced(here: 
     file = here.path / "grants.json"
     file.write_text(text)
     grants = store(here)
-    assert grants.find("a.example", 443) is None
+    assert grants.find((QuestionKind.EGRESS, "a.example:443")) is None
     assert grants.take_expired() == []
     with pytest.raises(InvalidRequest) as found:
         grants.live()

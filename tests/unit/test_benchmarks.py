@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from benchmarks import __main__ as program
-from benchmarks.measure import Effort, Result, compare, interleave, misses, percentile, size, table, unmeasured
+from benchmarks.measure import Effort, Result, add, compare, interleave, misses, percentile, size, table, unmeasured
+from benchmarks.walls import without
 
 pytestmark = pytest.mark.anyio
 
@@ -33,6 +34,23 @@ def test_a_ratio_is_of_the_medians_and_its_spread_is_of_the_rounds() -> None:
     assert not row.missed
 
 
+def test_of_what_has_to_be_fast_the_speed_is_compared() -> None:
+    row = compare("ours", [0.4, 0.5, 1.0], [0.1, 0.1, 0.1], against="theirs", bound=0.2, at_least=True)
+    assert (row.value, row.low, row.high) == (0.2, 0.1, 0.25)
+    assert not row.missed
+
+
+def test_what_is_added_is_the_difference_of_the_medians_in_milliseconds() -> None:
+    row = add("ours", [0.003, 0.004, 0.1], [0.001, 0.001, 0.001], against="theirs", bound=3.0)
+    assert (row.value, row.unit, row.subject_ms, row.baseline_ms) == (3.0, "ms", 4.0, 1.0)
+    assert (row.low, row.high) == (2.0, 99.0)
+
+
+def test_a_wall_is_taken_away_with_what_it_applies_to() -> None:
+    argv = ["bwrap", "--seccomp", "7", "--", "guestd", "-f", "3", "-w", "/tmp", "-w", "/workspace"]
+    assert without(("--seccomp", "-w"), argv) == ["bwrap", "--", "guestd", "-f", "3"]
+
+
 def test_a_percentile_is_one_of_the_values() -> None:
     values = [float(number) for number in range(10, 0, -1)]
     assert [percentile(values, share) for share in (0.0, 0.1, 0.5, 0.9, 1.0)] == [1.0, 1.0, 5.0, 9.0, 10.0]
@@ -46,6 +64,9 @@ def test_a_percentile_is_one_of_the_values() -> None:
         (Result(name="bounded but not measured", value=None, bound=3.0), True),
         (Result(name="only informs", value=99.0), False),
         (unmeasured("not here", "not installed"), False),
+        (Result(name="at the least", value=0.2, bound=0.2, at_least=True), False),
+        (Result(name="below it", value=0.19, bound=0.2, at_least=True), True),
+        (Result(name="at least, but not measured", value=None, bound=0.2, at_least=True), True),
         (size("memory", 3 * 2**20, bound=2.0, rounds=1, note=""), True),
     ],
     ids=lambda value: value.name if isinstance(value, Result) else "",
@@ -57,6 +78,8 @@ def test_a_bound_is_missed_when_it_is_passed_or_was_not_measured(row: Result, mi
 
 def test_every_miss_is_named_with_what_it_was_and_may_be() -> None:
     assert misses([KEPT, MISSED]) == ["slow: 1.21 x, at most 1.20 x"]
+    slow = Result(name="thin", value=0.1, bound=0.2, at_least=True)
+    assert misses([slow]) == ["thin: 0.10 x, at least 0.20 x"]
 
 
 def test_the_table_says_of_each_row_whether_its_bound_was_kept_and_why_one_is_empty() -> None:

@@ -129,13 +129,29 @@ def test_the_filter_passes_the_listed_calls_and_no_others(machine: str, arch: in
     program = standard_filter(machine)
     refused = {numbers[column] for numbers in REFUSED_CALLS.values()}
     allowed = set(allowed_calls(column).values())
-    judged = {"x86_64": {16, 41, 53, 56, 135}, "aarch64": {29, 92, 198, 199, 220}}[machine]
+    judged = {
+        "x86_64": {2, 16, 41, 53, 56, 85, 90, 91, 133, 135, 257, 259, 268, 452},
+        "aarch64": {29, 33, 52, 53, 56, 92, 198, 199, 220, 452},
+    }[machine]
     assert not refused & allowed
     assert not judged & (refused | allowed)
     for number in set(range(1000)) - judged:
         expected = EPERM if number in refused else ALLOW if number in allowed else ENOSYS
         assert evaluate(program, arch, number) == expected, number
     assert evaluate(program, arch, 435) == ENOSYS, "clone3"
+    assert evaluate(program, arch, 437) == ENOSYS, "openat2"
+
+
+def judged_modes(column: int) -> dict[tuple[int, ...], int]:
+    """Calls that set the mode of a file, or make one: none makes it run as its owner."""
+    modes = [(number, 0) for number in ((85, 90, 91, 133), (52,))[column]]
+    modes += [(number, 0, 0) for number in ((259, 268, 452), (33, 53, 452))[column]]
+    openat, made, nameless = (257, 56)[column], 0o102, 0o20200002
+    cases = {(*call, mode): ALLOW for call in modes for mode in (0o1777, 0o2755)}
+    cases |= {(*call, mode): EPERM for call in modes for mode in (0o4000, 0o6755, HIGH | 0o104700)}
+    cases |= {(openat, 0, 0, flags, 0o4755): EPERM for flags in (made, nameless, HIGH | made)}
+    cases |= {(openat, 0, 0, flags, 0o2755): ALLOW for flags in (made, nameless)}
+    return cases | {(openat, 0, 0, 0o2, 0o4755): ALLOW}
 
 
 @MACHINES
@@ -160,6 +176,7 @@ def test_the_filter_judges_some_calls_by_their_arguments(machine: str, arch: int
         **{(socket, family | high, raw, 0): NO_FAMILY for family in (40, 17, 38, 0, 3, 44) for high in (0, HIGH)},
         (pair, 1, stream, 0): ALLOW,
         (pair, 30, stream, 0): NO_FAMILY,
+        **judged_modes(column),
     }
     assert {case: evaluate(program, arch, *case) for case in cases} == cases
 

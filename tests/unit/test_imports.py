@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gloveport.errors import InvalidRequest
 from gloveport.model import PolicyLayer, Verdict
@@ -13,7 +15,7 @@ from gloveport.policy.egress.hosts import canonical_host
 from gloveport.policy.egress.rules import EgressRequest, decide_egress
 from gloveport.policy.files.host import HostView
 from gloveport.policy.importing.draft import Effect, Note
-from gloveport.policy.importing.settings import Imported, import_settings
+from gloveport.policy.importing.settings import Imported, SettingsOf, import_settings
 from gloveport.policy.reading.document import parse_document
 from gloveport.policy.reading.layers import compile_layer, merge_layers
 
@@ -45,9 +47,9 @@ SEED = """{
 }"""
 
 
-def imported(said: object) -> Imported:
+def imported(said: object, kind: SettingsOf = SettingsOf.AUTO) -> Imported:
     text = said if isinstance(said, str) else json.dumps(said)
-    return import_settings(text.encode(), "s.json", HOST, directory=f"{HOME}/project", home=HOME)
+    return import_settings(text.encode(), "s.json", HOST, directory=f"{HOME}/project", home=HOME, kind=kind)
 
 
 def srt(*, network: dict[str, Any] | None = None, filesystem: dict[str, Any] | None = None, **more: object) -> Imported:
@@ -224,8 +226,49 @@ def test_declared_credentials_are_hidden_and_their_values_never_told() -> None:
 
 def test_the_policy_can_be_written_down_and_read_again() -> None:
     found = srt(network={"allowedDomains": ["a.example"]}, filesystem={"denyRead": ["/data"]})
-    again = parse_document(found.text().encode(), "p.json", is_json=True)
+    again = parse_document(found.text().encode(), "p.toml")
     assert again.body == found.document.body
+
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).map(lambda text: f"/{text}")
+
+
+@given(st.lists(TEXTS), st.lists(TEXTS), st.lists(st.sampled_from(["a.example", "*.b.example:8443", "1.2.3.4"])))
+def test_whatever_the_settings_hold_their_policy_is_a_file_that_says_the_same(
+    hidden: list[str], shut: list[str], hosts: list[str]
+) -> None:
+    reasons = dict.fromkeys(hosts, "".join(hidden))
+    found = srt(
+        network={"allowedDomains": hosts, "deniedDomains": hosts, "deniedDomainReasons": reasons},
+        filesystem={"denyRead": hidden, "denyWrite": shut},
+    )
+    again = parse_document(found.text().encode(), "p.toml")
+    assert again.body == found.document.body
+    assert compile_layer(again, "project").files == compile_layer(found.document, "project").files
+
+
+def test_the_file_names_the_line_that_each_rule_comes_from() -> None:
+    said = imported(SEED).text()
+    assert said.startswith("# Imported from s.json.\n")
+    assert '{ host = "github.com", reason = "allowed in s.json" },  # s.json:11\n' in said
+    assert f'"{HOME}/.ssh",  # s.json:6\n' in said
+
+
+def test_whose_settings_they_are_is_said_where_it_is_not_plain() -> None:
+    both: dict[str, Any] = {"sandbox": {"network": {"allowedDomains": ["a.example"]}}, "network": {}}
+    with pytest.raises(InvalidRequest, match="say which they are"):
+        imported(both)
+    assert verdict(imported(both, SettingsOf.CLAUDE), "a.example") is Verdict.ALLOW
+    assert verdict(imported(both, SettingsOf.SRT), "a.example") is Verdict.DENY
+    with pytest.raises(InvalidRequest, match="no settings of Claude Code"):
+        imported({"network": {}}, SettingsOf.CLAUDE)
+    with pytest.raises(InvalidRequest, match="no settings of srt"):
+        imported({"sandbox": {}}, SettingsOf.SRT)
+
+
+def test_text_that_is_no_unicode_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="half a character"):
+        imported('{"filesystem": {"denyRead": ["/a\\ud800"]}}')
 
 
 @pytest.mark.parametrize(

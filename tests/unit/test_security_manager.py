@@ -170,15 +170,15 @@ def test_an_argument_list_is_judged_like_a_command_line() -> None:
         assert decide_exec(ExecRequest(argv=argv), Limits(), {}, DENIED).verdict == verdict
 
 
-def test_a_denial_beats_an_allowance_and_asking_is_refused_while_nobody_can_be_asked() -> None:
+def test_a_denial_beats_an_allowance_and_a_question_too() -> None:
     both = exec_policy(allow="git **", deny="git push **", ask="git fetch **")
     assert allows(both, "git log")
     pushed = decide_exec(shell_request("git push"), Limits(), {}, both)
     assert pushed.verdict is Verdict.DENY
     assert pushed.rule.startswith("exec.deny: git push **, organisation (p.toml:")
     fetched = decide_exec(shell_request("git fetch"), Limits(), {}, both)
-    assert fetched.verdict is Verdict.DENY
-    assert "nobody can be asked yet" in fetched.reason
+    assert (fetched.verdict, fetched.subject) == (Verdict.ASK, "git fetch")
+    assert fetched.rule.startswith("exec.ask: git fetch **, organisation (p.toml:")
 
 
 def test_a_reason_says_what_and_where() -> None:
@@ -224,7 +224,7 @@ def test_tools_follow_the_same_layers() -> None:
         "Read"
     ]
     asked = decide_tool(policy('[tools]\nask = [{ tool = "Bash", reason = "why" }]'), "Bash")
-    assert (asked.verdict, asked.reason) == (Verdict.DENY, "nobody can be asked yet: why")
+    assert (asked.verdict, asked.reason) == (Verdict.ASK, "why")
     opened = policy(OPEN + '[tools]\nallow = ["Read"]', '[tools]\nallow = ["Bash"]')
     assert decide_tool(opened, "Bash").verdict is Verdict.ALLOW
     assert decide_tool(opened, "Write").verdict is Verdict.DENY
@@ -254,8 +254,8 @@ class Audit:
 def test_the_pipeline_refuses_in_its_order_and_records_every_refusal() -> None:
     clock = [0.0]
     audit = Audit()
-    given = policy('[tools]\ndeny = ["WebFetch", "Glob"]\n[exec]\ndeny = ["rm -rf **"]')
-    manager = SecurityManager(given, audit=audit, limiter=RateLimiter(6, 60, clock=lambda: clock[0]))
+    given = policy('[tools]\nrate = "6/minute"\ndeny = ["WebFetch", "Glob"]\n[exec]\ndeny = ["rm -rf **"]')
+    manager = SecurityManager(given, audit=audit, clock=lambda: clock[0])
     asked = [
         ("WebFetch", {"url": "x"}, "tools.deny: WebFetch"),
         ("Bash", {"command": "ls; rm  -r''f /"}, "exec.deny: rm -rf **"),
@@ -263,7 +263,7 @@ def test_the_pipeline_refuses_in_its_order_and_records_every_refusal() -> None:
         ("Read", {"file_path": "a\0b"}, "built-in: paths"),
         ("Bash", {"command": "ls"}, None),
         ("Write", {"file_path": "a.txt"}, None),
-        ("Bash", {"command": "ls"}, "rate: 6 in 60 s"),
+        ("Bash", {"command": "ls"}, "tools.rate: 6 in 60 s, organisation (p.toml:2)"),
     ]
     for tool, arguments, rule in asked:
         judged = manager.judge(ToolRequest(tool=tool, arguments=arguments))

@@ -9,6 +9,7 @@ from typing import Any
 from claude_agent_sdk import HookContext, HookInput, HookJSONOutput
 
 from gloveport.model import Policy, Verdict
+from gloveport.policy.commands.lists import unanswered
 from gloveport.policy.commands.tool_rules import decide_tool
 from gloveport.tools.claude import CLAUDE_TOOLS
 
@@ -31,7 +32,9 @@ class Guard:
 
     def __init__(self, skills: Iterable[str], policy: Policy = _NO_POLICY) -> None:
         decisions = {name: decide_tool(policy, name) for name in (*CLAUDE_TOOLS, SKILL_TOOL)}
-        self._denied = {name: found for name, found in decisions.items() if found.verdict is not Verdict.ALLOW}
+        # A call of ours that is asked about waits in the sandbox; a skill is read where nobody waits for anybody.
+        decisions[SKILL_TOOL] = unanswered(decisions[SKILL_TOOL])
+        self._denied = {name: found for name, found in decisions.items() if found.verdict is Verdict.DENY}
         self.tools = MappingProxyType({name: tool for name, tool in CLAUDE_TOOLS.items() if name not in self._denied})
         """What is offered: the sandbox's tools that the policy does not deny."""
         self.cli_tools = () if SKILL_TOOL in self._denied else (SKILL_TOOL,)

@@ -14,7 +14,7 @@ from gloveport.cli.options import JsonOption
 from gloveport.cli.output import local_time, plain, print_json, print_table
 from gloveport.client import Connection, connect, decode
 from gloveport.errors import InvalidRequest
-from gloveport.model import AnswerKind, Approval, Grant
+from gloveport.model import AnswerKind, Approval, Grant, QuestionKind
 from gloveport.settings import Settings
 
 __all__ = ["Action", "command"]
@@ -38,14 +38,14 @@ def command(
         Action, typer.Argument(help="List the questions, answer one, list the grants, or take one back.")
     ] = Action.LIST,
     name: Annotated[str, typer.Argument(metavar="ID", help="The whole id of a question, or of a grant.")] = "",
-    once: Annotated[bool, typer.Option("--once", help="Allow one connection (the default).")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Allow it once (the default).")] = False,
     sandbox: Annotated[bool, typer.Option("--sandbox", help="Allow until the sandbox ends.")] = False,
     always: Annotated[
         bool, typer.Option("--always", help="Allow in every sandbox whose policy asks, for 30 days.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer sandboxes whose policy asks before they reach a host; without an answer in time it is a no.
+    """Answer sandboxes whose policy asks before a connection, an exec or a tool call; no answer in time is a no.
 
     What is denied stays denied for that sandbox. Taking a grant back ends the connections that it let through.
     """
@@ -90,7 +90,7 @@ def _list(runner: Connection, *, as_json: bool) -> None:
         return
     now = time.time()
     print_table(
-        ("ID", "SANDBOX", "HOST", "WAITING", "LEFT", "RULE"),
+        ("ID", "SANDBOX", "WHAT", "WAITING", "LEFT", "RULE"),
         [_approval_row(decode(Approval, value), now) for value in found],
     )
     sys.stdout.write(f"{len(found)} question{'' if len(found) == 1 else 's'}\n")
@@ -98,8 +98,7 @@ def _list(runner: Connection, *, as_json: bool) -> None:
 
 def _approval_row(approval: Approval, now: float) -> tuple[str, ...]:
     left = max(0, round(approval.expires_at - now))
-    place = f"{approval.host}:{approval.port}"
-    return (approval.id, approval.sandbox, place, str(approval.waiting), f"{left} s", approval.rule)
+    return (approval.id, approval.sandbox, approval.subject, str(approval.waiting), f"{left} s", approval.rule)
 
 
 def _list_grants(runner: Connection, *, as_json: bool) -> None:
@@ -108,7 +107,7 @@ def _list_grants(runner: Connection, *, as_json: bool) -> None:
         print_json(found)
         return
     print_table(
-        ("ID", "SCOPE", "HOST", "SANDBOX", "GRANTED", "BY", "UNTIL"),
+        ("ID", "SCOPE", "WHAT", "SANDBOX", "GRANTED", "BY", "UNTIL"),
         [_grant_row(decode(Grant, value)) for value in found],
     )
     sys.stdout.write(f"{len(found)} grant{'' if len(found) == 1 else 's'}\n")
@@ -116,14 +115,23 @@ def _list_grants(runner: Connection, *, as_json: bool) -> None:
 
 def _grant_row(grant: Grant) -> tuple[str, ...]:
     sandbox = "(all)" if grant.scope is AnswerKind.ALWAYS else grant.sandbox
-    place = f"{grant.host}:{grant.port}"
-    return (grant.id, str(grant.scope), place, sandbox, local_time(grant.granted_at), grant.granted_by, _until(grant))
+    return (
+        grant.id,
+        str(grant.scope),
+        str(grant),
+        sandbox,
+        local_time(grant.granted_at),
+        grant.granted_by,
+        _until(grant),
+    )
 
 
 def _until(grant: Grant) -> str:
     if grant.until is not None:
         return local_time(grant.until)
-    return "its connection ends" if grant.scope is AnswerKind.ONCE else "its sandbox ends"
+    if grant.scope is AnswerKind.SANDBOX:
+        return "its sandbox ends"
+    return "its connection ends" if grant.kind is QuestionKind.EGRESS else "it has started"
 
 
 def _answer(runner: Connection, name: str, kind: AnswerKind, *, as_json: bool) -> None:
@@ -134,7 +142,7 @@ def _answer(runner: Connection, name: str, kind: AnswerKind, *, as_json: bool) -
         sys.stdout.write("denied\n")
     else:
         grant = decode(Grant, result["grant"])
-        sys.stdout.write(f"allowed {plain(grant.host)}:{grant.port} until {_until(grant)}: grant {grant.id}\n")
+        sys.stdout.write(f"allowed {plain(str(grant))} until {_until(grant)}: grant {grant.id}\n")
 
 
 def _revoke(runner: Connection, name: str, *, as_json: bool) -> None:

@@ -9,10 +9,11 @@ import typer
 
 from gloveport.cli.options import JsonOption
 from gloveport.cli.output import print_json
+from gloveport.cli.trails import find_trail
 from gloveport.client import connect
-from gloveport.errors import GloveportError, InvalidRequest, NotFound
-from gloveport.jobs import RunDirectory, find_run, run_directories
-from gloveport.model import EventKind, resolve_id
+from gloveport.errors import GloveportError, InvalidRequest
+from gloveport.jobs import RunDirectory
+from gloveport.model import EventKind
 from gloveport.settings import Settings
 from gloveport.store import verify_trail
 
@@ -31,7 +32,7 @@ def command(
     The trail of a sandbox that is still there has no end yet; any other one that has none was cut off.
     """
     settings = Settings.load()
-    found = _find(settings, name)
+    found = find_trail(settings, name)
     if isinstance(found, RunDirectory):
         what, counts, ended = {"run": found.id}, _verify_run(found), True
     else:
@@ -42,21 +43,6 @@ def command(
         return
     for file, count in counts.items():
         typer.echo(f"{file}: {count} records, unbroken{'' if ended else ', not ended: the sandbox is still there'}")
-
-
-def _find(settings: Settings, name: str) -> RunDirectory | Path:
-    """The run, or the trail of the sandbox, that a unique prefix names."""
-    if name == "last":
-        return find_run(settings.data, name)
-    runs = {run.id: run for run in run_directories(settings.data)}
-    trails = {path.stem: path for path in (settings.data / "audit").glob("*.jsonl")}
-    try:
-        found = resolve_id(name, runs.keys() | trails.keys(), noun="run or sandbox")
-    except NotFound as error:
-        raise NotFound(
-            error.message, hint="see what there is with: gloveport runs, or gloveport list", id=name
-        ) from error
-    return runs.get(found) or trails[found]
 
 
 def _verify_run(run: RunDirectory) -> dict[str, int]:

@@ -1,11 +1,12 @@
 """The egress proxy: the only way out of a sandbox, where every connection is decided, bounded and recorded."""
 
-from gloveport.egress.dial import resolve
 from gloveport.egress.gate import Gate, OddHost
 from gloveport.egress.inject import BoundSecret, Injector, spellings
 from gloveport.egress.inspection import Inspection, Termination
+from gloveport.egress.parent import ParentProxy
 from gloveport.egress.proxy import serve_egress
 from gloveport.egress.record import Answer, Budget, Destination, EgressRecord, Judge
+from gloveport.egress.resolve import Resolver
 
 __all__ = [
     "Answer",
@@ -18,8 +19,9 @@ __all__ = [
     "Inspection",
     "Judge",
     "OddHost",
+    "ParentProxy",
+    "Resolver",
     "Termination",
-    "resolve",
     "serve_egress",
     "spellings",
 ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 
 from gloveport.egress.client import Client
-from gloveport.egress.dial import Refused, Unreachable
+from gloveport.egress.connect import Unreachable
+from gloveport.egress.dial import Refused
 from gloveport.egress.exchange import Server, exchange, next_request, say_why
 from gloveport.egress.gate import Gate, OddHost
 from gloveport.egress.http_parts import Asked, GuestHttp

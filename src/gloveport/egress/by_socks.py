@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gloveport.egress.client import Client
-from gloveport.egress.dial import Refused, Unreachable
+from gloveport.egress.connect import Unreachable
+from gloveport.egress.dial import Refused
 from gloveport.egress.gate import Gate, OddHost
 from gloveport.egress.record import Destination
 from gloveport.egress.socks import Malformed, SocksStatus, reply, take_greeting, take_request

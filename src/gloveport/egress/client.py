@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from typing import Protocol
 
@@ -31,8 +32,10 @@ class Wire(Protocol):
 class SocketWire:
     """A non-blocking socket as a wire."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, seconds: float = math.inf) -> None:
+        """`seconds` as for `send_all`."""
         self._socket = sock
+        self._seconds = seconds
 
     async def receive(self) -> bytes:
         """What is there, waiting for a byte; empty at the end."""
@@ -40,16 +43,17 @@ class SocketWire:
 
     async def send(self, data: bytes) -> None:
         """Write all of it. Raises `OSError` when the other end is gone."""
-        await send_all(self._socket, data)
+        await send_all(self._socket, data, self._seconds)
 
 
 class Client:
     """A buffered reader and a writer over a non-blocking socket, or over `wire` where that is TLS on the socket."""
 
-    def __init__(self, sock: socket.socket, wire: Wire | None = None) -> None:
+    def __init__(self, sock: socket.socket, wire: Wire | None = None, *, seconds: float = math.inf) -> None:
+        """`seconds`, for a socket, as for `send_all`."""
         sock.setblocking(False)
         self.socket = sock
-        self._wire = wire or SocketWire(sock)
+        self._wire = wire or SocketWire(sock, seconds)
         self._held = b""
 
     async def peek(self) -> bytes:
@@ -96,11 +100,15 @@ async def receive(sock: socket.socket) -> bytes:
             await anyio.wait_readable(sock)
 
 
-async def send_all(sock: socket.socket, data: bytes) -> None:
-    """Write all of it to a non-blocking socket."""
+async def send_all(sock: socket.socket, data: bytes, seconds: float = math.inf) -> None:
+    """Write all of it to a non-blocking socket. Raises `OSError`, also when nothing is taken for `seconds`."""
     rest = memoryview(data)
     while rest:
         try:
             rest = rest[sock.send(rest) :]
         except BlockingIOError:
-            await anyio.wait_writable(sock)
+            try:
+                with anyio.fail_after(seconds):
+                    await anyio.wait_writable(sock)
+            except TimeoutError:
+                raise TimeoutError(f"nothing was taken for {seconds:g} s") from None

@@ -11,7 +11,8 @@ import anyio
 import h11
 
 from gloveport.egress.client import Client
-from gloveport.egress.dial import Refused, Unreachable
+from gloveport.egress.connect import Unreachable
+from gloveport.egress.dial import Refused
 from gloveport.egress.gate import Gate, OddHost
 from gloveport.egress.http_parts import Asked, GuestHttp, PeerHttp
 from gloveport.egress.inject import Mask
@@ -63,15 +64,19 @@ async def exchange(client: Client, guest: GuestHttp, server: Server, asked: Aske
             await say_why(guest, error, record)
             raise
         answer = _Answer(guest, peer, gate, record)
-        gate.count(record, sent=await peer.ask(answer.prepare(asked, destination), destination.host))
-        async with plain_group() as tasks:
-            tasks.start_soon(_send_body, guest, peer, gate, record)
-            is_switched = await answer.pass_on()
-            tasks.cancel_scope.cancel()
+        try:
+            gate.count(record, sent=await peer.ask(answer.prepare(asked, destination), destination.host))
+            async with plain_group() as tasks:
+                tasks.start_soon(_send_body, guest, peer, gate, record)
+                is_switched = await answer.pass_on()
+                tasks.cancel_scope.cancel()
+        except Unreachable as error:
+            await say_why(guest, error, record)
+            raise
         if is_switched:
             await _carry_on(client, guest, peer, answer)
             return False
-        return peer.reusable
+        return peer.is_done
     return False
 
 
@@ -94,17 +99,19 @@ class Server:
         self._gate = gate
         self._peer: PeerHttp | None = None
         self._place = ("", 0)
+        self._way = ("", "")
 
     async def reach(self, destination: Destination, record: EgressRecord) -> PeerHttp:
         """A connection that this very request was decided for. Raises `Refused` or `Unreachable`."""
         place = (destination.host, destination.port)
-        if self._peer is not None and self._peer.reusable and self._place == place:
-            await self._gate.confirm(destination, record, self._peer.socket)
+        if self._peer is not None and self._place == place and self._peer.reusable:
+            await self._gate.confirm(destination, record, self._way)
             return self._peer
         self.close()
         peer = await self._gate.connect(destination, record)
         try:
             self._peer, self._place = await self._speak(peer, destination), place
+            self._way = record.address, record.parent
         except BaseException:
             peer.close()
             raise
@@ -153,7 +160,7 @@ class _Answer:
             event, count = await self._patient(self._peer.event, self._pass_data)
             self._gate.count(self._record, received=count)
             if isinstance(event, h11.Response | h11.InformationalResponse):
-                await self._check(event)
+                self._check(event)
                 await self._guest.pass_on(self._masked(event))
                 if event.status_code == _SWITCHING:
                     return True
@@ -179,13 +186,11 @@ class _Answer:
         if data:
             await self._guest.pass_on(h11.Data(data=data))
 
-    async def _check(self, head: h11.Response | h11.InformationalResponse) -> None:
+    def _check(self, head: h11.Response | h11.InformationalResponse) -> None:
         """Raise `Unreachable` for an answer that hides what it says from the mask."""
         encodings = {value.strip().lower() for name, value in head.headers if name == b"content-encoding"}
         if self._is_searched and encodings - {b"identity", b""}:
-            error = Unreachable("the server encoded its answer, in which its secret could not be found")
-            await say_why(self._guest, error, self._record)
-            raise error
+            raise Unreachable("the server encoded its answer, in which its secret could not be found")
 
     def _masked(self, head: h11.Response | h11.InformationalResponse) -> h11.Response | h11.InformationalResponse:
         if not self._is_searched:

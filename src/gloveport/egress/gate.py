@@ -12,9 +12,11 @@ import anyio
 import h11
 
 from gloveport.egress.client import Client, ClientGone, send_all
-from gloveport.egress.dial import Refused, Unreachable, decide_again, dial
+from gloveport.egress.connect import Unreachable
+from gloveport.egress.dial import Refused, decide_again, dial
 from gloveport.egress.http_parts import Asked
 from gloveport.egress.inspection import Inspection
+from gloveport.egress.parent import ParentProxy
 from gloveport.egress.record import Budget, Destination, EgressRecord, Judge, Resolve
 from gloveport.egress.relay import Idle, OverBudget, join
 
@@ -42,6 +44,8 @@ class Gate:
     budget: Budget = field(default_factory=Budget)
     inspection: Inspection = field(default_factory=Inspection)
     """What is looked into, and the secrets that are put in."""
+    parent: ParentProxy | None = None
+    """What everything but private destinations goes through; without one this host dials itself."""
     spent: int = 0
     """Bytes, of all connections, both ways."""
     _open: dict[int, tuple[EgressRecord, anyio.CancelScope]] = field(default_factory=dict, init=False)
@@ -105,11 +109,16 @@ class Gate:
     async def connect(self, destination: Destination, record: EgressRecord) -> socket.socket:
         """Decide and dial. Raises `Refused` or `Unreachable`."""
         seconds = self.budget.dial_seconds
-        return await dial(destination, record, judge=self.judge, resolve=self.resolve, seconds=seconds)
+        return await dial(
+            destination, record, judge=self.judge, resolve=self.resolve, seconds=seconds, parent=self.parent
+        )
 
-    async def confirm(self, destination: Destination, record: EgressRecord, peer: socket.socket) -> None:
-        """Decide about one more request on a connection that is there. Raises `Refused`."""
-        await decide_again(destination, record, judge=self.judge, address=str(peer.getpeername()[0]))
+    async def confirm(self, destination: Destination, record: EgressRecord, way: tuple[str, str]) -> None:
+        """Decide about one more request on a connection that is there, to the address and through the parent of `way`.
+
+        Raises `Refused`.
+        """
+        await decide_again(destination, record, judge=self.judge, way=way)
 
     async def join(self, client: Client, peer: socket.socket, record: EgressRecord) -> None:
         """A tunnel, to its end."""
@@ -119,7 +128,7 @@ class Gate:
 
         ahead = client.take()
         count(len(ahead), 0)
-        await send_all(peer, ahead)
+        await send_all(peer, ahead, self.budget.idle_seconds)
         await join(client.socket, peer, idle_seconds=self.budget.idle_seconds, count=count)
 
     def count(self, record: EgressRecord, *, sent: int = 0, received: int = 0) -> None:

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 import h11
 
-from gloveport.egress.client import Client, ClientGone, SocketWire, Wire
+from gloveport.egress.client import Client, SocketWire, Wire
+from gloveport.egress.connect import Unreachable
 
 __all__ = ["Asked", "GuestHttp", "Headers", "PeerHttp", "split_origin", "split_target"]
 
@@ -19,6 +20,7 @@ _HOP_BY_HOP = frozenset(
 _REASON_BYTES = 400
 _HTTP, _HTTPS = 80, 443
 _SWITCHING = 101
+_VERSIONS = (b"1.0", b"1.1")
 _UPGRADE = ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"))
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -59,6 +61,8 @@ class GuestHttp:
         event = await self._event()
         if not isinstance(event, h11.Request):
             return None
+        if event.http_version not in _VERSIONS:
+            raise h11.RemoteProtocolError("a version of HTTP that nobody speaks", error_status_hint=505)
         return self._read(event)
 
     async def body(self) -> bytes | None:
@@ -129,13 +133,18 @@ class PeerHttp:
         self._connection = h11.Connection(h11.CLIENT)
 
     @property
-    def reusable(self) -> bool:
-        """Whether another request may follow on the same connection."""
+    def is_done(self) -> bool:
+        """Whether a request was answered, after which another may follow on the same connection."""
         return self._connection.our_state is h11.DONE and self._connection.their_state is h11.DONE
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request would still be heard."""
+        return self.is_done and _is_quiet(self.socket)
 
     async def ask(self, asked: Asked, host: str) -> int:
         """Send a request's head, its `Host` being the canonical `host` that was decided; the bytes written."""
-        if self.reusable:
+        if self.is_done:
             self._connection.start_next_cycle()
         host = f"[{host}]" if ":" in host else host
         name = host if asked.port == self._default_port else f"{host}:{asked.port}"
@@ -156,17 +165,36 @@ class PeerHttp:
         return bytes(self._connection.trailing_data[0])
 
     async def event(self) -> tuple[h11.Event, int]:
-        """The next part of the response, and the bytes that were read for it. Cancelling loses neither."""
-        while True:
-            event = self._connection.next_event()
-            if isinstance(event, h11.ConnectionClosed):
-                raise ClientGone("the server ended in the middle of its answer")
-            if event is not h11.NEED_DATA and not isinstance(event, type):
-                count, self._read = self._read, 0
-                return event, count
-            data = await self.wire.receive()
-            self._read += len(data)
-            self._connection.receive_data(data)
+        """The next part of the response, and the bytes that were read for it. Cancelling loses neither.
+
+        Raises `Unreachable` when there is no more of it.
+        """
+        try:
+            while True:
+                event = self._connection.next_event()
+                if isinstance(event, h11.ConnectionClosed):
+                    raise Unreachable("the server ended in the middle of its answer")
+                if event is not h11.NEED_DATA and not isinstance(event, type):
+                    count, self._read = self._read, 0
+                    return event, count
+                data = await self.wire.receive()
+                self._read += len(data)
+                self._connection.receive_data(data)
+        except OSError as error:
+            raise Unreachable(f"the server broke off: {error.strerror or error}") from error
+        except h11.RemoteProtocolError as error:
+            raise Unreachable(f"the server's answer makes no sense: {error}") from error
+
+
+def _is_quiet(sock: socket.socket) -> bool:
+    """Whether a server that owes nothing has neither ended the connection nor said anything."""
+    try:
+        sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def split_target(request: h11.Request) -> Asked:

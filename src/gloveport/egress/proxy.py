@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 import anyio
@@ -13,6 +14,11 @@ from gloveport.egress.gate import Gate
 from gloveport.egress.socks import SOCKS_VERSION
 
 __all__ = ["serve_egress"]
+
+_SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""What this process or host has none left of, until something else ends."""
+_PAUSE = 0.1
+"""Seconds until it is worth asking again."""
 
 
 async def serve_egress(listener: socket.socket, gate: Gate) -> None:
@@ -31,7 +37,7 @@ async def serve_egress(listener: socket.socket, gate: Gate) -> None:
 async def _serve(guest: socket.socket, gate: Gate, room: anyio.Semaphore) -> None:
     try:
         with guest:
-            client = Client(guest)
+            client = Client(guest, seconds=gate.budget.idle_seconds)
             async with gate.patience():
                 first = await client.peek()
             if first == bytes((SOCKS_VERSION,)):
@@ -52,6 +58,11 @@ async def _accept(listener: socket.socket) -> socket.socket:
             await anyio.wait_readable(listener)
         except ConnectionAbortedError:
             continue
+        except OSError as error:
+            if error.errno not in _SHORT:
+                raise
+            # The guest stays in the queue, so that the listener is readable all the time: waiting for it would spin.
+            await anyio.sleep(_PAUSE)
         else:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return accepted

@@ -34,6 +34,8 @@ class Answer:
     reason: str = ""
     grant: str = ""
     """The id of the grant without which it would not be allowed: see `Gate.take_back`."""
+    is_private: bool = False
+    """Whether a rule names it as a private place, which this host dials itself, whatever parent proxy there is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,9 @@ class EgressRecord:
     method: str | None = None
     path: str | None = None
     address: str = ""
-    """The one that was dialled; empty when none was."""
+    """The one that was dialled; empty when none was, or when a parent proxy resolved the name."""
+    parent: str = ""
+    """The parent proxy that it went through, `host:port`; empty when this host dialled itself."""
     allowed: bool = False
     rule: str = ""
     reason: str = ""

@@ -12,7 +12,7 @@ from anyio.abc import ByteStream
 from anyio.streams.tls import TLSStream
 
 from gloveport.egress.client import Client, SocketWire
-from gloveport.egress.dial import Unreachable
+from gloveport.egress.connect import Unreachable
 
 if TYPE_CHECKING:
     from gloveport.egress.authority import HostTls

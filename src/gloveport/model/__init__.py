@@ -1,6 +1,6 @@
 """The vocabulary: frozen standard-library dataclasses that every layer shares."""
 
-from gloveport.model.approval import AnswerKind, Approval, Grant
+from gloveport.model.approval import AnswerKind, Approval, Asked, Grant, QuestionKind
 from gloveport.model.event import AUDITED, Event, EventKind
 from gloveport.model.files import Change, ChangeKind, FileStat, FileType, Grep, Match, WatchEvent
 from gloveport.model.ids import new_id, new_trace, resolve_id
@@ -29,6 +29,7 @@ from gloveport.model.policy import (
     PolicyLayer,
     SecretBinding,
     SecretSource,
+    ToolRate,
     ToolRule,
     Verdict,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "WORKSPACE",
     "AnswerKind",
     "Approval",
+    "Asked",
     "Assembled",
     "Bind",
     "Capability",
@@ -95,6 +97,7 @@ __all__ = [
     "PolicyLayer",
     "Probe",
     "ProcMount",
+    "QuestionKind",
     "Ref",
     "RunState",
     "RunSummary",
@@ -111,6 +114,7 @@ __all__ = [
     "TerminalSize",
     "Tmpfs",
     "ToolCalled",
+    "ToolRate",
     "ToolReturned",
     "ToolRule",
     "TurnTaken",

@@ -20,6 +20,7 @@ __all__ = [
     "PolicyLayer",
     "SecretBinding",
     "SecretSource",
+    "ToolRate",
     "ToolRule",
     "Verdict",
 ]
@@ -40,6 +41,8 @@ class Decision:
     verdict: Verdict
     rule: str
     reason: str = ""
+    subject: str = ""
+    """Of an exec that is asked about: the commands that a person has to allow, exactly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +111,18 @@ class ToolRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolRate:
+    """How many tool calls one sandbox may make in any such time."""
+
+    calls: int
+    seconds: float
+    origin: Origin = field(default_factory=lambda: Origin(layer="built-in"))
+
+    def __str__(self) -> str:
+        return f"tools.rate: {self.calls} in {self.seconds:g} s, {self.origin}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileRules:
     """Host paths beyond the built-in allow-list."""
 
@@ -167,11 +182,14 @@ class PolicyLayer:
     """For hosts that no rule names; `allow` does not exist."""
     exec: tuple[ExecRule, ...] | None = None
     tools: tuple[ToolRule, ...] | None = None
+    tool_rate: ToolRate | None = None
     files: FileRules | None = None
     limits: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """Only the limits that it names."""
     secrets: tuple[SecretBinding, ...] = ()
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    defaults: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Variables that the groups of its egress rules bring, so that tools find their places; anything else wins."""
     open: frozenset[str] = frozenset()
     """Sections that lower layers may widen; in all others they can only tighten."""
 

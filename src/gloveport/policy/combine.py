@@ -51,8 +51,8 @@ def tighten(limits: Limits, policy: Policy) -> Limits:
 
 
 def _environment(env: Mapping[str, str], policy: Policy) -> dict[str, str]:
-    """The variables of every layer and of the spec, its lowest."""
-    found: dict[str, str] = {}
+    """The variables of every layer and of the spec, its lowest; defaults where none of them says anything."""
+    found = {name: value for layer in policy.layers for name, value in layer.defaults.items()}
     closed: dict[str, Origin] = {}
     for layer in (*policy.layers, PolicyLayer(origin=Origin(layer="command line"), environment=env)):
         for name, value in layer.environment.items():

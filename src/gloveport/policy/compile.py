@@ -29,7 +29,7 @@ from gloveport.model import (
 from gloveport.policy.combine import check_allowed, combine, hide, hide_copies, writable
 from gloveport.policy.decide import LARGEST_OUTPUT, LONGEST_SECONDS, check_environment
 from gloveport.policy.egress.inspecting import inspects_any
-from gloveport.policy.egress.rules import has_way_out
+from gloveport.policy.egress.rules import has_proxy
 from gloveport.policy.files.guest_places import GUEST_TOOLS
 from gloveport.policy.files.host import HostView
 from gloveport.policy.files.showing import check_shown, is_within
@@ -111,7 +111,7 @@ def compile_plan(spec: Spec, inputs: PlanInputs) -> Plan:
         uid=GUEST_UID,
         gid=GUEST_UID,
         limits=spec.limits,
-        network="proxy" if has_way_out(spec.policy) else "none",
+        network="proxy" if has_proxy(spec.policy) else "none",
         policy=spec.policy,
     )
 
@@ -312,7 +312,7 @@ def _environment(spec: Spec, extra_path: list[str], placeholders: Mapping[str, s
         "TERM": "dumb",
         "TMPDIR": "/tmp",
         "USER": "guest",
-        **(_proxy_variables() if has_way_out(spec.policy) else {}),
+        **(_proxy_variables() if has_proxy(spec.policy) else {}),
         **(_trust_variables() if inspects_any(spec.policy) else {}),
         **spec.env,
         **placeholders,

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from types import MappingProxyType
 
 from gloveport.errors import InvalidRequest, PolicyDenied
 from gloveport.model import WORKSPACE, Decision, Policy, Verdict
-from gloveport.policy.combine import check_allowed
+from gloveport.policy.combine import check_allowed, writable
 from gloveport.policy.commands.exec_rules import decide_reading
 from gloveport.policy.commands.shell_grammar import read_shell
+from gloveport.policy.commands.tool_rates import tool_rates
 from gloveport.policy.commands.tool_rules import decide_tool
 from gloveport.policy.decide import WRITABLE, decide_path
 from gloveport.policy.egress.rules import decide_egress, parse_request
 from gloveport.policy.files.host import HostView
+from gloveport.policy.files.leading import follow
 from gloveport.policy.files.showing import decide_shown, is_within
 
 __all__ = ["Question", "explain"]
@@ -35,7 +38,8 @@ class Question(StrEnum):
 def explain(policy: Policy, question: Question, subject: str, host: HostView) -> Decision:
     """What the policy says of a host (`name:port`, `GET https://name/path`), a path in the guest, a command or a tool.
 
-    Nothing is resolved or opened. Raises `InvalidRequest` for what is no host or no path.
+    No name is resolved and no file opened; a path is judged by where its links lead. Raises `InvalidRequest` for what
+    is no host or no path.
     """
     return _ANSWERS[question](policy, subject, host)
 
@@ -53,16 +57,29 @@ def _of_command(policy: Policy, subject: str, _host: HostView) -> Decision:
 
 
 def _of_tool(policy: Policy, subject: str, _host: HostView) -> Decision:
-    return decide_tool(policy, subject)
+    decision = decide_tool(policy, subject)
+    rates = "; ".join(f"no more often than {rate}" for rate in tool_rates(policy))
+    if decision.verdict is Verdict.DENY or not rates:
+        return decision
+    return replace(decision, reason="; ".join(part for part in (decision.reason, rates) if part))
 
 
 def _of_read(policy: Policy, subject: str, host: HostView) -> Decision:
     if not subject or "\0" in subject:
         raise InvalidRequest("an empty path, or one with a NUL byte", hint="name a file")
-    path = posixpath.normpath(posixpath.join(WORKSPACE, subject))
+    named = posixpath.normpath(posixpath.join(WORKSPACE, subject))
+    path = follow(named, lambda place: _source(policy, place, host))
+    decision = _of_place(policy, path, host)
+    if path == named:
+        return decision
+    return replace(decision, reason=f"{named} leads to {path}; {decision.reason}")
+
+
+def _of_place(policy: Policy, path: str, host: HostView) -> Decision:
+    """As `_of_read`, for a path without links."""
     if any(is_within(path, place) for place in WRITABLE):
         return Decision(verdict=Verdict.ALLOW, rule="built-in: writable places", reason="the sandbox's own")
-    real = os.path.realpath(path)
+    real = os.path.realpath(_source(policy, path, host) or path)
     for layer in policy.layers:
         for hidden in layer.files.hidden if layer.files is not None else ():
             if is_within(real, os.path.realpath(hidden)):
@@ -74,19 +91,46 @@ def _of_read(policy: Policy, subject: str, host: HostView) -> Decision:
     return _of_named(policy, path, host)
 
 
-def _of_named(policy: Policy, path: str, host: HostView) -> Decision:
+def _source(policy: Policy, path: str, host: HostView) -> str | None:
+    """Which path of this host a path of the guest shows."""
+    if host.shows(path) or any(is_within(path, copy) for copy in host.etc):
+        return path
+    for _, key, place in _named_places(policy):
+        for target in _targets(key, place):
+            if is_within(path, target):
+                return os.path.realpath(place) + path[len(target.rstrip("/")) :]
+    return None
+
+
+def _targets(key: str, place: str) -> Sequence[str]:
+    """Where a guest finds a named path: what is only read, at the end of its links too."""
+    return (place, os.path.realpath(place)) if key == "read_only" else (place,)
+
+
+def _named_places(policy: Policy) -> Iterator[tuple[int, str, str]]:
+    """The layer, the key and the path of every host path that a layer shows; whoever may write it may read it."""
     for number, layer in enumerate(policy.layers):
-        for place in layer.files.read_only if layer.files is not None else ():
-            if not is_within(path, place):
-                continue
-            forbidden = decide_shown(place, host)
-            if forbidden.verdict is Verdict.DENY:
-                return forbidden
-            try:
+        for key in ("read_only", "writable") if layer.files is not None else ():
+            for place in getattr(layer.files, key):
+                yield number, key, posixpath.normpath(place)
+
+
+def _of_named(policy: Policy, path: str, host: HostView) -> Decision:
+    for number, key, place in _named_places(policy):
+        if not any(is_within(path, target) for target in _targets(key, place)):
+            continue
+        layer = policy.layers[number]
+        forbidden = decide_shown(place, host)
+        if forbidden.verdict is Verdict.DENY:
+            return forbidden
+        try:
+            if key == "read_only":
                 check_allowed(place, policy.layers[:number])
-            except PolicyDenied as error:
-                return Decision(verdict=Verdict.DENY, rule=str(error.context["rule"]), reason=error.message)
-            return Decision(verdict=Verdict.ALLOW, rule=f"files.read_only: {layer.origin}", reason=f"{place} is shown")
+            else:
+                tuple(writable(replace(policy, layers=policy.layers[: number + 1])))
+        except PolicyDenied as error:
+            return Decision(verdict=Verdict.DENY, rule=str(error.context["rule"]), reason=error.message)
+        return Decision(verdict=Verdict.ALLOW, rule=f"files.{key}: {layer.origin}", reason=f"{place} is shown")
     return Decision(
         verdict=Verdict.DENY, rule="built-in: the allow-list", reason="what no rule shows does not exist in the guest"
     )

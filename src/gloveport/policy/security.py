@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from gloveport.errors import InvalidRequest
-from gloveport.model import WORKSPACE, Decision, Policy, Verdict
+from gloveport.model import WORKSPACE, Asked, Decision, Policy, QuestionKind, Verdict
 from gloveport.policy.commands.exec_rules import decide_reading, has_exec_rules
-from gloveport.policy.commands.rate_limit import RateLimiter
+from gloveport.policy.commands.lists import unanswered
 from gloveport.policy.commands.risk import Risk, RiskCategory, RiskLevel, RiskReason, assess_path, assess_risk
 from gloveport.policy.commands.shell_grammar import read_shell
+from gloveport.policy.commands.tool_rates import ToolRates
 from gloveport.policy.commands.tool_rules import decide_tool
 from gloveport.policy.decide import decide_path, enforce
 
-__all__ = ["Judgement", "SecurityManager", "ToolRequest", "assess_request", "decide_request"]
+__all__ = ["Judgement", "SecurityManager", "ToolRequest", "asked_tool", "assess_request", "decide_request"]
 
 _COMMANDS: Mapping[str, str] = MappingProxyType({"Bash": "command", "shell": "command"})
 """Tools that run a command line, and the argument that holds it."""
@@ -53,22 +57,30 @@ class Judgement:
         return self.decision.verdict is Verdict.ALLOW
 
 
-def decide_request(policy: Policy, request: ToolRequest) -> Decision:
-    """What the policy says of a tool call: its tools, its commands, its paths, in this order; the first denial stands.
+def decide_request(policy: Policy, request: ToolRequest, *, commands: bool = True) -> Decision:
+    """What the policy says of a tool call: its tools, its commands, its paths, in this order.
 
-    An argument that is not text is left to the tool's own check.
+    The first denial stands; without one, the first question. Without `commands` no command line is read: that is left
+    to `decide_exec`, where it starts. An argument that is not text is left to the tool's own check.
     """
-    decision = decide_tool(policy, request.tool)
-    if decision.verdict is not Verdict.ALLOW:
-        return decision
+    decisions = [decide_tool(policy, request.tool)]
+    if decisions[0].verdict is not Verdict.DENY:
+        decisions += _decide_arguments(policy, request, commands=commands)
+    for verdict in (Verdict.DENY, Verdict.ASK):
+        for decision in decisions:
+            if decision.verdict is verdict:
+                return decision
+    return _ALLOWED
+
+
+def _decide_arguments(policy: Policy, request: ToolRequest, *, commands: bool) -> Iterator[Decision]:
     command = _argument(request, _COMMANDS)
-    if command is not None and has_exec_rules(policy):
-        return decide_reading(policy, read_shell(command))
+    if commands and command is not None and has_exec_rules(policy):
+        yield decide_reading(policy, read_shell(command))
     for table, write in ((_READS, False), (_WRITES, True)):
         path = _argument(request, table)
         if path:
-            return _decide_path(path, write=write, cwd=request.cwd)
-    return _ALLOWED
+            yield _decide_path(path, write=write, cwd=request.cwd)
 
 
 def assess_request(request: ToolRequest) -> Risk:
@@ -89,7 +101,9 @@ class SecurityManager:
     """Rate limit → tool lists → command analysis → path rules → decision → audit, for the tool calls of one policy.
 
     `audit` gets the facts of every refusal, as JSON values, before the caller hears of it. With `refuse_from`, what
-    looks at least so dangerous is refused too; without, risk is only recorded.
+    looks at least so dangerous is refused too; without, risk is only recorded. Without `commands`, command lines are
+    analysed once, where they start, by `decide_exec`: for callers whose every exec passes there. `clock` gives seconds
+    and never goes back.
     """
 
     def __init__(
@@ -97,40 +111,54 @@ class SecurityManager:
         policy: Policy,
         *,
         audit: Callable[[Mapping[str, Any]], object],
-        limiter: RateLimiter | None = None,
         refuse_from: RiskLevel | None = None,
+        commands: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._policy = policy
         self._audit = audit
-        self._limiter = limiter
+        self._rates = ToolRates(policy, clock=clock)
         self._refuse_from = refuse_from
+        self._commands = commands
 
-    def judge(self, request: ToolRequest) -> Judgement:
-        """Decide one tool call; a refusal is recorded."""
-        decision = self._decide_rate(request)
-        if decision.verdict is Verdict.ALLOW:
-            decision = decide_request(self._policy, request)
-        risk = Risk()
-        if decision.verdict is not Verdict.ALLOW or self._refuse_from is not None:
-            risk = assess_request(request)
-        if decision.verdict is Verdict.ALLOW and self._refuse_from is not None and risk.level >= self._refuse_from:
-            decision = Decision(verdict=Verdict.DENY, rule=f"risk: {risk.level}", reason=risk.reasons[0].reason)
+    def decide(self, request: ToolRequest) -> Decision:
+        """Decide one tool call, which counts against the rates; it may be a question. `settle` it afterwards."""
+        decision = self._rates.refuse(request.principal)
+        if decision is None:
+            decision = decide_request(self._policy, request, commands=self._commands)
+        if decision.verdict is Verdict.DENY or self._refuse_from is None:
+            return decision
+        risk = assess_request(request)
+        if risk.level < self._refuse_from:
+            return decision
+        return Decision(verdict=Verdict.DENY, rule=f"risk: {risk.level}", reason=risk.reasons[0].reason)
+
+    def settle(self, request: ToolRequest, decision: Decision) -> Judgement:
+        """What a decision comes to in the end: a question that nobody answered is a refusal, and those are recorded."""
+        decision = unanswered(decision)
+        if decision.verdict is Verdict.ALLOW and self._refuse_from is None:
+            return Judgement(decision=decision)
+        risk = assess_request(request)
         if decision.verdict is not Verdict.ALLOW:
             self._audit(_facts(request, decision, risk))
         return Judgement(decision=decision, risk=risk)
+
+    def judge(self, request: ToolRequest) -> Judgement:
+        """Decide one tool call where nobody can be asked; a refusal is recorded."""
+        return self.settle(request, self.decide(request))
 
     def check(self, request: ToolRequest) -> None:
         """Raise `PolicyDenied` unless the call may go on."""
         enforce(self.judge(request).decision, request.tool)
 
-    def _decide_rate(self, request: ToolRequest) -> Decision:
-        wait = self._limiter.admit(request.principal) if self._limiter is not None else 0.0
-        if self._limiter is None or wait <= 0:
-            return _ALLOWED
-        rate = f"{self._limiter.times} in {self._limiter.seconds:g} s"
-        return Decision(
-            verdict=Verdict.DENY, rule=f"rate: {rate}", reason=f"too many tool calls; the next one in {wait:.1f} s"
-        )
+
+def asked_tool(request: ToolRequest) -> Asked:
+    """What a person is asked about a tool call: the whole of it, where it is short enough to be read."""
+    text = json.dumps(dict(request.arguments), default=str, sort_keys=True)
+    if len(text) > _LONGEST:
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        text = f"{text[:_LONGEST]}… ({len(text)} characters, sha256 {digest})"
+    return Asked(kind=QuestionKind.TOOL, name=request.tool, shown=f"{request.tool} {text}")
 
 
 def _decide_path(path: str, *, write: bool, cwd: str) -> Decision:

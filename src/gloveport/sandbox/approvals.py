@@ -1,20 +1,18 @@
-"""The desk: where connections that a policy asks about wait for a person, and where the answers are kept."""
+"""The desk: where what a policy asks about waits for a person, and where the answers are kept."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 
-from gloveport.client.codec import encode
 from gloveport.errors import GloveportError, NotFound
-from gloveport.model import AnswerKind, Approval, Decision, EventKind, Grant, Verdict, new_id
+from gloveport.model import AnswerKind, Approval, Asked, Decision, EventKind, Grant, QuestionKind, Verdict, new_id
 from gloveport.policy.egress.rules import EgressRequest, widen
 from gloveport.sandbox.grants import Clock, KeptGrants
+from gloveport.sandbox.questions import Question, Waiter, forgiven, grant_facts, question_facts, show_question
 from gloveport.store import Trail
 
 __all__ = ["ASK_SECONDS", "GRANT_SECONDS", "MOST_QUESTIONS", "MOST_WAITING", "Desk", "Window"]
@@ -27,37 +25,9 @@ GRANT_SECONDS = 30 * 24 * 3600.0
 MOST_QUESTIONS = 64
 """Pending of one sandbox: a person reads no more, and a hijacked agent could ask about names without end."""
 MOST_WAITING = 128
-"""Connections of one sandbox that wait at once: half of what its way out takes, so that others pass meanwhile."""
+"""Of one sandbox, at once: half of the connections that its way out takes, so that others pass meanwhile."""
 
 _log = logging.getLogger(__name__)
-_Place = tuple[str, int]
-
-
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    """One connection that waits."""
-
-    told: anyio.Event = field(default_factory=anyio.Event)
-    grant: Grant | None = None
-    refusal: str = ""
-
-    def tell(self, *, grant: Grant | None = None, refusal: str = "") -> None:
-        self.grant, self.refusal = grant, refusal
-        self.told.set()
-
-
-@dataclass(slots=True, eq=False)
-class _Question:
-    """One pending approval."""
-
-    id: str
-    place: _Place
-    decision: Decision
-    asked_at: float
-    expires_at: float
-    deadline: float
-    """On the event loop's clock."""
-    waiters: list[_Waiter] = field(default_factory=list)
 
 
 class Window:
@@ -67,40 +37,47 @@ class Window:
         self.sandbox = sandbox
         self.end_connections: Callable[[str], int] = _none_open
         """Ends what a grant, by its id, let through; how many."""
-        self.questions: dict[_Place, _Question] = {}
-        self.granted: dict[_Place, Grant] = {}
+        self.questions: dict[Asked, Question] = {}
+        self.granted: dict[tuple[QuestionKind, str], Grant] = {}
         """Of scope `sandbox`."""
         self.once: dict[str, Grant] = {}
-        """By id, while their connections last."""
-        self.refused: dict[_Place, str] = {}
+        """By id, while what they let through lasts, or until it has started."""
+        self.refused: dict[Asked, str] = {}
         """And who refused it."""
         self._desk = desk
         self._trail = trail
 
     async def admit(self, decision: Decision, request: EgressRequest) -> tuple[Decision, Grant | None]:
+        """As `ask`, for a connection."""
+        host, port = request.host.name, request.port
+        asked = Asked(kind=QuestionKind.EGRESS, name=f"{host}:{port}", host=host, port=port)
+        found, grant = await self.ask(decision, asked)
+        return (found, None) if grant is None else (widen(decision, grant, request), grant)
+
+    async def ask(self, decision: Decision, asked: Asked) -> tuple[Decision, Grant | None]:
         """What grants, or a person, make of a decision; waits for the person. All but a grant in time is a denial.
 
         Only what the policy asks about is ever widened: what it allows or denies comes back as it is.
         """
         if decision.verdict is not Verdict.ASK:
             return decision, None
-        place = (request.host.name, request.port)
-        found = self.granted.get(place) or self._desk.kept_for(place) or await self._ask(place, decision)
+        found = self.granted.get(asked.key) or self._desk.kept_for(asked) or await self._ask(asked, decision)
         if isinstance(found, Grant):
-            return widen(decision, found, request), found
+            reason = f"{found.granted_by} allowed it ({found.scope})"
+            return Decision(verdict=Verdict.ALLOW, rule=decision.rule, reason=reason), found
         reason = "; ".join(part for part in (decision.reason, found) if part)
         return Decision(verdict=Verdict.DENY, rule=decision.rule, reason=reason), None
 
     def ended(self, grant: str) -> None:
-        """Hear that a connection is over: what let it through once lets nothing through any more."""
+        """Hear that a connection is over, or an exec has started: what let it through once lets nothing through now."""
         self.once.pop(grant, None)
 
     def record(self, kind: EventKind, facts: Mapping[str, Any]) -> None:
         """Into the sandbox's trail."""
         self._trail.append(kind, {"sandbox": self.sandbox, **facts})
 
-    def allow(self, question: _Question, grant: Grant) -> None:
-        """Let waiting connections go on by a grant: all of them, or with `once` the one that came last.
+    def allow(self, question: Question, grant: Grant) -> None:
+        """Let what waits go on by a grant: all of it, or with `once` the one that came last.
 
         That one is the likeliest to be there still. The others go on waiting.
         """
@@ -110,33 +87,35 @@ class Window:
             if question.waiters:
                 return
         elif grant.scope is AnswerKind.SANDBOX:
-            self.granted[question.place] = grant
+            self.granted[grant.key] = grant
         self._answer(question, grant=grant)
 
-    def refuse(self, question: _Question, who: str) -> None:
+    def refuse(self, question: Question, who: str) -> None:
         """Refuse all that wait, and what comes later."""
-        self.refused[question.place] = who
+        self.refused[question.asked] = who
         self._answer(question, refusal=f"{who} denied it for this sandbox")
 
     def close(self) -> None:
         """The sandbox ends: its questions and grants do too."""
         for question in list(self.questions.values()):
             self._drop(question, "the sandbox ended")
+            while question.waiters:
+                question.waiters.pop().tell(refusal="the sandbox ended")
         for grant in self.granted.values():
-            with _forgiven("the end of a grant"):
-                self.record(EventKind.GRANT_EXPIRED, {**_grant_facts(grant), "reason": "the sandbox ended"})
+            with forgiven("the end of a grant"):
+                self.record(EventKind.GRANT_EXPIRED, {**grant_facts(grant), "reason": "the sandbox ended"})
         self.granted.clear()
 
-    async def _ask(self, place: _Place, decision: Decision) -> Grant | str:
+    async def _ask(self, asked: Asked, decision: Decision) -> Grant | str:
         """A grant, or why there is none."""
-        if place in self.refused:
-            return f"{self.refused[place]} denied it for this sandbox"
-        if place not in self.questions and len(self.questions) >= MOST_QUESTIONS:
+        if asked in self.refused:
+            return f"{self.refused[asked]} denied it for this sandbox"
+        if asked not in self.questions and len(self.questions) >= MOST_QUESTIONS:
             return f"{MOST_QUESTIONS} other questions of this sandbox wait for an answer (gloveport approvals)"
         if sum(len(question.waiters) for question in self.questions.values()) >= MOST_WAITING:
-            return f"{MOST_WAITING} connections of this sandbox wait for an answer (gloveport approvals)"
-        question = self.questions.get(place) or self._pose(place, decision)
-        waiter = _Waiter()
+            return f"{MOST_WAITING} others of this sandbox wait for an answer (gloveport approvals)"
+        question = self.questions.get(asked) or self._pose(asked, decision)
+        waiter = Waiter()
         question.waiters.append(waiter)
         try:
             with anyio.move_on_after(question.deadline - anyio.current_time()):
@@ -151,11 +130,11 @@ class Window:
             return waiter.refusal or f"nobody allowed it within {self._desk.seconds:g} s (gloveport approvals)"
         return waiter.grant if self._desk.holds(waiter.grant) else "the grant was taken back"
 
-    def _pose(self, place: _Place, decision: Decision) -> _Question:
+    def _pose(self, asked: Asked, decision: Decision) -> Question:
         now, seconds = self._desk.clock.wall(), self._desk.seconds
-        question = _Question(
+        question = Question(
             id=new_id(),
-            place=place,
+            asked=asked,
             decision=decision,
             asked_at=now,
             expires_at=now + seconds,
@@ -163,28 +142,28 @@ class Window:
         )
         self.record(
             EventKind.APPROVAL_ASKED,
-            {**_question_facts(question), "rule": decision.rule, "reason": decision.reason, "seconds": seconds},
+            {**question_facts(question), "rule": decision.rule, "reason": decision.reason, "seconds": seconds},
         )
-        self.questions[place] = question
+        self.questions[asked] = question
         return question
 
-    def _answer(self, question: _Question, *, grant: Grant | None = None, refusal: str = "") -> None:
-        self.questions.pop(question.place, None)
+    def _answer(self, question: Question, *, grant: Grant | None = None, refusal: str = "") -> None:
+        self.questions.pop(question.asked, None)
         while question.waiters:
             question.waiters.pop().tell(grant=grant, refusal=refusal)
 
-    def _leave(self, question: _Question, waiter: _Waiter) -> None:
+    def _leave(self, question: Question, waiter: Waiter) -> None:
         if waiter in question.waiters:
             question.waiters.remove(waiter)
         if not question.waiters:
             late = anyio.current_time() >= question.deadline
             self._drop(question, f"no answer within {self._desk.seconds:g} s" if late else "nobody waits any more")
 
-    def _drop(self, question: _Question, reason: str) -> None:
-        if self.questions.get(question.place) is question:
-            del self.questions[question.place]
-            with _forgiven("the end of a question"):
-                self.record(EventKind.APPROVAL_EXPIRED, {**_question_facts(question), "reason": reason})
+    def _drop(self, question: Question, reason: str) -> None:
+        if self.questions.get(question.asked) is question:
+            del self.questions[question.asked]
+            with forgiven("the end of a question"):
+                self.record(EventKind.APPROVAL_EXPIRED, {**question_facts(question), "reason": reason})
 
 
 class Desk:
@@ -210,7 +189,7 @@ class Desk:
 
     def pending(self) -> list[Approval]:
         """The questions that wait for a person, oldest first."""
-        found = [_shown(window, question) for window, question in self._questions()]
+        found = [show_question(window.sandbox, question) for window, question in self._questions()]
         return sorted(found, key=lambda approval: approval.asked_at)
 
     def grants(self) -> list[Grant]:
@@ -230,16 +209,17 @@ class Desk:
         window, question = self._question(name)
         if kind is AnswerKind.DENY:
             window.refuse(question, who)
-            window.record(EventKind.APPROVAL_ANSWERED, {**_question_facts(question), "answer": kind, "by": who})
+            window.record(EventKind.APPROVAL_ANSWERED, {**question_facts(question), "answer": kind, "by": who})
             return None
         grant = self._make(window, question, kind, who)
         answered = [(window, question)]
-        if kind is AnswerKind.ALWAYS:
-            answered = [each for each in self._questions() if each[1].place == question.place]
+        if kind is not AnswerKind.ONCE:
+            same = (each for each in self._questions() if each[1].asked.key == grant.key)
+            answered = [each for each in same if kind is AnswerKind.ALWAYS or each[0] is window]
         for there, asked in answered:
             facts = {"answer": kind, "by": who, "grant": grant.id}
-            there.record(EventKind.APPROVAL_ANSWERED, {**_question_facts(asked), **facts})
-        window.record(EventKind.GRANT_MADE, _grant_facts(grant))
+            there.record(EventKind.APPROVAL_ANSWERED, {**question_facts(asked), **facts})
+        window.record(EventKind.GRANT_MADE, grant_facts(grant))
         if kind is AnswerKind.ALWAYS:
             self._keep(window, grant)
         for there, asked in answered:
@@ -254,13 +234,13 @@ class Desk:
         grant, windows = self._take(name)
         closed = sum(window.end_connections(grant.id) for window in windows)
         for window in windows:
-            window.record(EventKind.GRANT_REVOKED, {**_grant_facts(grant), "by": who, "closed": closed})
+            window.record(EventKind.GRANT_REVOKED, {**grant_facts(grant), "by": who, "closed": closed})
         return grant, closed
 
-    def kept_for(self, place: _Place) -> Grant | None:
-        """The grant of scope `always` for a place."""
+    def kept_for(self, asked: Asked) -> Grant | None:
+        """The grant of scope `always` that covers it."""
         self._expire()
-        return self._kept.find(*place)
+        return self._kept.find(asked.key)
 
     def holds(self, grant: Grant) -> bool:
         """Whether a grant has neither ended nor been taken back."""
@@ -269,12 +249,12 @@ class Desk:
             return self._kept.holds(grant)
         return window is not None and grant in (*window.granted.values(), *window.once.values())
 
-    def _questions(self) -> Iterator[tuple[Window, _Question]]:
+    def _questions(self) -> Iterator[tuple[Window, Question]]:
         for window in self._windows.values():
             for question in window.questions.values():
                 yield window, question
 
-    def _question(self, name: str) -> tuple[Window, _Question]:
+    def _question(self, name: str) -> tuple[Window, Question]:
         for window, question in self._questions():
             if question.id == name:
                 return window, question
@@ -284,14 +264,16 @@ class Desk:
             id=name,
         )
 
-    def _make(self, window: Window, question: _Question, kind: AnswerKind, who: str) -> Grant:
+    def _make(self, window: Window, question: Question, kind: AnswerKind, who: str) -> Grant:
         now = self.clock.wall()
-        host, port = question.place
+        asked = question.asked
         return Grant(
             id=new_id(),
             scope=kind,
-            host=host,
-            port=port,
+            kind=asked.kind,
+            name="" if asked.kind is QuestionKind.EGRESS else asked.name,
+            host=asked.host,
+            port=asked.port,
             sandbox=window.sandbox,
             granted_at=now,
             granted_by=who,
@@ -302,8 +284,8 @@ class Desk:
         try:
             self._kept.add(grant)
         except GloveportError as error:
-            with _forgiven("a grant that was not kept"):
-                window.record(EventKind.GRANT_EXPIRED, {**_grant_facts(grant), "reason": error.message})
+            with forgiven("a grant that was not kept"):
+                window.record(EventKind.GRANT_EXPIRED, {**grant_facts(grant), "reason": error.message})
             raise
 
     def _take(self, name: str) -> tuple[Grant, list[Window]]:
@@ -312,12 +294,12 @@ class Desk:
             for grant in (*window.granted.values(), *window.once.values()):
                 if grant.id == name:
                     window.once.pop(name, None)
-                    if window.granted.get((grant.host, grant.port)) is grant:
-                        del window.granted[grant.host, grant.port]
+                    if window.granted.get(grant.key) is grant:
+                        del window.granted[grant.key]
                     return grant, [window]
         kept = self._kept.remove(name)
         if kept is not None:
-            _log.info("grant %s to %s:%d was taken back", kept.id, kept.host, kept.port)
+            _log.info("grant %s to %s was taken back", kept.id, kept)
             return kept, list(self._windows.values())
         raise NotFound(
             f"no grant {name!r}",
@@ -327,45 +309,11 @@ class Desk:
 
     def _expire(self) -> None:
         for grant in self._kept.take_expired():
-            _log.info("grant %s to %s:%d expired", grant.id, grant.host, grant.port)
+            _log.info("grant %s to %s expired", grant.id, grant)
             for window in self._windows.values():
-                with _forgiven("the end of a grant"):
-                    window.record(EventKind.GRANT_EXPIRED, {**_grant_facts(grant), "reason": "its time is over"})
-
-
-def _grant_facts(grant: Grant) -> dict[str, Any]:
-    facts = encode(grant)
-    return {"grant": facts.pop("id")} | {name: value for name, value in facts.items() if name != "sandbox"}
-
-
-def _question_facts(question: _Question) -> dict[str, Any]:
-    host, port = question.place
-    return {"approval": question.id, "host": host, "port": port}
-
-
-def _shown(window: Window, question: _Question) -> Approval:
-    host, port = question.place
-    return Approval(
-        id=question.id,
-        sandbox=window.sandbox,
-        host=host,
-        port=port,
-        rule=question.decision.rule,
-        reason=question.decision.reason,
-        asked_at=question.asked_at,
-        expires_at=question.expires_at,
-        waiting=len(question.waiters),
-    )
+                with forgiven("the end of a grant"):
+                    window.record(EventKind.GRANT_EXPIRED, {**grant_facts(grant), "reason": "its time is over"})
 
 
 def _none_open(_grant: str) -> int:
     return 0
-
-
-@contextmanager
-def _forgiven(what: str) -> Iterator[None]:
-    """What ends, ends also where that cannot be recorded."""
-    try:
-        yield
-    except GloveportError as error:
-        _log.warning("%s is not in the trail: %s", what, error)

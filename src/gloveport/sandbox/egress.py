@@ -6,15 +6,26 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields, replace
 
 import anyio
 
-from gloveport.egress import Answer, Destination, EgressRecord, Gate, Inspection, Judge, OddHost, resolve, serve_egress
+from gloveport.egress import (
+    Answer,
+    Destination,
+    EgressRecord,
+    Gate,
+    Inspection,
+    Judge,
+    OddHost,
+    Resolver,
+    serve_egress,
+)
 from gloveport.errors import GloveportError, InvalidRequest
 from gloveport.model import Decision, EventKind, Grant, Policy, Verdict
-from gloveport.policy.egress.hosts import Address, canonical_host
-from gloveport.policy.egress.rules import EgressRequest, decide_addresses, decide_egress
+from gloveport.policy.egress.hosts import Address, Host, canonical_host
+from gloveport.policy.egress.index import EgressIndex
+from gloveport.policy.egress.rules import EgressRequest, decide_addresses, decide_egress, is_private
 from gloveport.sandbox.approvals import Window
 from gloveport.store import Trail
 
@@ -25,32 +36,37 @@ _log = logging.getLogger(__name__)
 
 def make_gate(sandbox: str, policy: Policy, trail: Trail, window: Window, inspection: Inspection) -> Gate:
     """What decides about, and records, every connection of one sandbox; at `window` those wait that need a person."""
+    index = EgressIndex(policy)
 
     async def before(destination: Destination) -> Answer:
         request = _request(destination)
-        decision = decide_egress(policy, request)
+        about = index.about(request.host)
+        decision = decide_egress(about, request)
         if decision.verdict is Verdict.ASK and request.host.address is not None:
-            named = decide_addresses(policy, request, [request.host.address], _own_addresses())
+            named = decide_addresses(about, request, [request.host.address], _own_addresses())
             if named.verdict is Verdict.DENY:
                 return _answer(named)  # nobody is asked about what no answer allows
         decision, grant = await window.admit(decision, request)
-        return _answer(decision, grant)
+        own = _own_addresses() if request.host.address is not None else ()
+        return replace(_answer(decision, grant), is_private=is_private(about, request, own))
 
     def after(destination: Destination, addresses: Sequence[Address]) -> Answer:
-        decision = decide_addresses(policy, _request(destination), addresses, _own_addresses())
+        request = _request(destination)
+        about = index.about(request.host, *(Host(str(address), address) for address in addresses))
+        decision = decide_addresses(about, request, addresses, _own_addresses())
         # Where the policy asks, the name was granted before: here only its addresses can still be denied.
         allowed = decision.verdict is not Verdict.DENY
         return Answer(allowed=allowed, rule=decision.rule, reason=decision.reason)
 
     def tell(record: EgressRecord) -> None:
         window.ended(record.grant)
-        trail.append(EventKind.EGRESS, asdict(record))
+        trail.append(EventKind.EGRESS, {field.name: getattr(record, field.name) for field in fields(record)})
 
     gate = Gate(
         sandbox=sandbox,
         judge=Judge(before=before, after=after),
         canonical=_canonical,
-        resolve=resolve,
+        resolve=Resolver(),
         tell=tell,
         inspection=inspection,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from gloveport.client.codec import decode, encode
 from gloveport.errors import BackendUnavailable, GloveportError, InvalidRequest, LimitExceeded
-from gloveport.model import AnswerKind, Grant
+from gloveport.model import AnswerKind, Grant, QuestionKind
 from gloveport.store import cannot_write, whole_file
 
 __all__ = ["MOST_KEPT", "Clock", "KeptGrants"]
@@ -23,11 +24,20 @@ MOST_KEPT = 1024
 """Grants that one installation keeps: each is a line that somebody has to be able to review."""
 _LARGEST = 4 * 2**20
 """Bytes of the file; more was not written by this class."""
+_END, _BOOT = "steady_until", "boot"
+"""Keys of the file beside those of a grant."""
 _log = logging.getLogger(__name__)
 
 
 def _steady() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +48,16 @@ class Clock:
     """Since 1970; anybody may set it, forwards and back."""
     steady: Callable[[], float] = _steady
     """Never goes back, and counts while the host sleeps; means nothing to another boot."""
+    boot: Callable[[], str] = _boot
+    """Which boot that is; empty where nobody knows."""
 
 
 class KeptGrants:
     """The grants of scope `always`, each until it expires or is taken back.
 
-    Within a process a grant expires by the steady clock, so that setting the other one back makes none last longer.
-    When it is first read there is only the wall clock; where that is before the grant was made, nothing says how
-    old it is, and it counts as expired.
+    A grant expires by the steady clock, so that setting the other one back makes none last longer: the file says when,
+    for the processes of one boot. After another boot there is only the wall clock; where that is before the grant was
+    made, nothing says how old it is, and it counts as expired. Of two ends that are known the first one counts.
 
     What another process writes is seen at the next look. A file that cannot be read holds no grants.
     """
@@ -59,18 +71,18 @@ class KeptGrants:
         self._ends: dict[str, float] = {}
         """By id, on the steady clock; of all that were ever seen, so that none is given a second life."""
 
-    def find(self, host: str, port: int) -> Grant | None:
-        """The one for this place. Never raises."""
+    def find(self, key: tuple[QuestionKind, str]) -> Grant | None:
+        """The one with this key. Never raises."""
         try:
             found = self.live()
         except GloveportError as error:
             _log.warning("no grant counts: %s", error)
             return None
-        return next((grant for grant in found if (grant.host, grant.port) == (host, port)), None)
+        return next((grant for grant in found if grant.key == key), None)
 
     def holds(self, grant: Grant) -> bool:
         """Whether it has neither expired nor been taken back."""
-        return self.find(grant.host, grant.port) == grant
+        return self.find(grant.key) == grant
 
     def live(self) -> list[Grant]:
         """All that hold. Raises `InvalidRequest` or `BackendUnavailable` for a file that cannot be read."""
@@ -78,9 +90,9 @@ class KeptGrants:
         return [grant for grant in self._grants.values() if self._is_live(grant)]
 
     def add(self, grant: Grant) -> None:
-        """Keep one more; one for the same place is replaced. Raises `LimitExceeded`, `BackendUnavailable`."""
+        """Keep one more; one for the same is replaced. Raises `LimitExceeded`, `BackendUnavailable`."""
         with self._alone():
-            others = [kept for kept in self.live() if (kept.host, kept.port) != (grant.host, grant.port)]
+            others = [kept for kept in self.live() if kept.key != grant.key]
             if len(others) >= MOST_KEPT:
                 raise LimitExceeded(
                     f"{MOST_KEPT} grants are kept already",
@@ -127,9 +139,10 @@ class KeptGrants:
         # Each version is a new file that takes the old one's name.
         version = (found.st_ino, found.st_mtime_ns, found.st_size)
         if version != self._written:
-            self._grants = {grant.id: grant for grant in self._read(found.st_size)}
-            for grant in self._grants.values():
-                self._ends.setdefault(grant.id, self._end(grant))
+            read = self._read(found.st_size)
+            self._grants = {grant.id: grant for grant, _ in read}
+            for grant, end in read:
+                self._ends.setdefault(grant.id, min(end, self._end(grant)))
             self._written = version
 
     def _end(self, grant: Grant) -> float:
@@ -137,7 +150,8 @@ class KeptGrants:
         known = grant.until is not None and grant.scope is AnswerKind.ALWAYS and grant.granted_at <= wall
         return self._clock.steady() + (grant.until - wall) if known and grant.until is not None else 0.0
 
-    def _read(self, size: int) -> list[Grant]:
+    def _read(self, size: int) -> list[tuple[Grant, float]]:
+        """Each with its end on the steady clock, as far as that was written down in this boot."""
         hint = "repair it, or remove it with all grants that are kept"
         if size > _LARGEST:
             raise InvalidRequest(f"{self._path} is too large", hint=hint)
@@ -150,14 +164,25 @@ class KeptGrants:
         if not isinstance(values, list):
             raise InvalidRequest(f"{self._path} holds no list", hint=hint)
         try:
-            return [decode(Grant, value) for value in values]
+            return [(decode(Grant, value), end) for value, end in map(self._split, values)]
         except InvalidRequest as error:
             raise InvalidRequest(f"{self._path}: {error.message}", hint=hint) from error
 
+    def _split(self, value: object) -> tuple[object, float]:
+        if not isinstance(value, dict):
+            return value, math.inf
+        end, boot = value.pop(_END, math.inf), value.pop(_BOOT, "")
+        if not isinstance(end, int | float):
+            raise InvalidRequest(f"no end of a grant: {end!r}", hint="a number of seconds")
+        return value, float(end) if boot and boot == self._clock.boot() else math.inf
+
     def _write(self, grants: list[Grant]) -> None:
+        boot = self._clock.boot()
+        ends = {grant.id: self._ends.get(grant.id, self._end(grant)) for grant in grants}
+        written = [{**encode(grant), _END: ends[grant.id], _BOOT: boot} for grant in grants]
         with whole_file(self._path) as file:
             os.fchmod(file.fileno(), 0o600)
-            file.write(json.dumps([encode(grant) for grant in grants], indent=1).encode())
+            file.write(json.dumps(written, indent=1).encode())
         self._refresh()
 
     @contextmanager

@@ -172,9 +172,12 @@ class Sandbox:
                 program=program,
             )
 
-    def check_tool(self, request: ToolRequest) -> None:
-        """Raise `PolicyDenied`, with the refusal in the trail, for a tool call that the policy does not let through."""
-        self._backend.check_tool(request)
+    async def check_tool(self, request: ToolRequest) -> None:
+        """Raise `PolicyDenied`, with the refusal in the trail, for a tool call that the policy does not let through.
+
+        Where the policy asks, it waits for a person. A command line is judged where it starts, as every exec is.
+        """
+        await self._backend.check_tool(request)
 
     async def delete(self) -> None:
         """Kill everything and free everything. Idempotent."""

@@ -16,6 +16,7 @@ from gloveport.egress import Injector, Inspection, Termination, spellings
 from gloveport.errors import InvalidRequest
 from gloveport.model import Plan, Policy
 from gloveport.policy.egress.hosts import canonical_host
+from gloveport.policy.egress.index import EgressIndex
 from gloveport.policy.egress.inspecting import inspects, inspects_any, secret_bindings
 from gloveport.sandbox.secrets import bind_secrets, check_bindings, make_placeholders
 from gloveport.settings import Settings
@@ -43,20 +44,19 @@ class Inspector:
         return self._settings.state / "trust.pem"
 
     def prepare(self, policy: Policy) -> dict[str, str]:
-        """Placeholders for a new sandbox: variable → text. The trust is there when a guest needs it.
+        """Placeholders for a new sandbox: variable → text. Nothing is written, read or asked for.
 
         Raises `InvalidRequest` or `Unsupported` for secrets that cannot be kept as the policy has them.
         """
         bindings = secret_bindings(policy)
         check_bindings(bindings)
-        if inspects_any(policy):
-            self._write_trust()
         return make_placeholders(bindings)
 
     async def open(self, plan: Plan) -> Inspection:
-        """What the proxy of one sandbox looks into. The redactor knows its secrets from then on.
+        """What the proxy of one sandbox looks into.
 
-        Raises as `bind_secrets`; `BackendUnavailable` without an authority.
+        From then on the redactor knows its secrets, and what the guest trusts is there to read. Raises as
+        `bind_secrets`; `BackendUnavailable` without an authority.
         """
         policy = plan.policy
         bound = await bind_secrets(secret_bindings(policy), plan.env)
@@ -67,11 +67,14 @@ class Inspector:
         if self._upstream is None:
             self._upstream = await anyio.to_thread.run_sync(_upstream_context, self._settings.extra_authorities)
 
+        index = EgressIndex(policy)
+
         def applies(host: str, port: int) -> bool:
             try:
-                return inspects(policy, canonical_host(host), port)
+                asked = canonical_host(host)
             except InvalidRequest:
                 return False  # nothing goes there at all
+            return inspects(index.about(asked), asked, port)
 
         termination = Termination(authority=self._load(), upstream=self._upstream, applies=applies)
         return Inspection(injector=Injector(bound), termination=termination)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -14,11 +14,11 @@ import anyio
 
 from gloveport.backends import Backend, make_backend
 from gloveport.backends.bubblewrap.helpers import find_ripgrep
-from gloveport.egress import Inspection
+from gloveport.egress import Gate, Inspection, ParentProxy
 from gloveport.errors import InvalidRequest, NotFound
 from gloveport.model import Limits, Plan, Policy, Probe, Ref, SandboxStatus, Spec, new_id, resolve_id
 from gloveport.policy import HostView, PlanInputs, check_plan, check_shown, compile_plan, survey
-from gloveport.sandbox.approvals import ASK_SECONDS, Desk
+from gloveport.sandbox.approvals import ASK_SECONDS, Desk, Window
 from gloveport.sandbox.egress import make_gate, serve_way_out
 from gloveport.sandbox.grants import Clock, KeptGrants
 from gloveport.sandbox.inspection import Inspector
@@ -29,6 +29,10 @@ from gloveport.store import Redactor, Trail, make_private
 
 __all__ = ["Held", "Manager"]
 
+OpenBackend = Callable[[str, Path], AbstractAsyncContextManager[Backend]]
+"""A backend by its name and this installation's state directory, not yet entered."""
+MakeGate = Callable[[str, Policy, Trail, Window, Inspection], Gate]
+"""What decides about, and records, every connection of one sandbox."""
 _SURVEY_SECONDS = 5.0
 
 
@@ -47,7 +51,10 @@ class Held:
 
 
 class Manager:
-    """The owner of sandboxes in this process. They end when its scope does."""
+    """The owner of sandboxes in this process. They end when its scope does.
+
+    `open_backend` and `make_gate` are seams for the doctor, who takes one guard away and looks whether it is missed.
+    """
 
     def __init__(
         self,
@@ -55,14 +62,19 @@ class Manager:
         *,
         backends: Sequence[str] = ("bubblewrap",),
         ask_seconds: float = ASK_SECONDS,
+        open_backend: OpenBackend = make_backend,
+        make_gate: MakeGate = make_gate,
     ) -> None:
         self.settings = settings
+        self._open_backend = open_backend
+        self._make_gate = make_gate
         self.redactor = Redactor(secret for secret in (settings.api_key, settings.auth_token) if secret)
         """Masks what this installation knows to be secret."""
         clock = Clock()
         self.approvals = Desk(KeptGrants(settings.data / "grants.json", clock), seconds=ask_seconds, clock=clock)
         """Where sandboxes wait `ask_seconds` for a person to allow what their policy asks about."""
         self._inspector = Inspector(settings, self.redactor)
+        self._parent = ParentProxy.parse(settings.parent_proxy, settings.parent_credentials)
         self._names = backends
         self._backends: dict[str, Backend] = {}
         self._held: dict[str, Held] = {}
@@ -80,7 +92,7 @@ class Manager:
         self._stack.push_async_callback(self._tasks.__aexit__, None, None, None)
         self._stack.callback(self._tasks.cancel_scope.cancel)
         for name in self._names:
-            self._backends[name] = await self._stack.enter_async_context(make_backend(name, self.settings.state))
+            self._backends[name] = await self._stack.enter_async_context(self._open_backend(name, self.settings.state))
         return self
 
     async def __aexit__(
@@ -95,12 +107,12 @@ class Manager:
         return [backend.probe() for backend in self._backends.values()]
 
     async def plan(self, spec: Spec, sandbox: str | None = None) -> Plan:
-        """What `create` would apply."""
+        """What `create` would apply. Nothing is written, but for a source that is no plain directory: it is fetched."""
         self._backend(spec.backend)
         host = self._survey()
         prepared = None
         if spec.source is not None:
-            prepared = await prepare_source(spec.source, cache=make_private(self._fetched), scratch=self._scratch)
+            prepared = await prepare_source(spec.source, cache=self._fetched, scratch=self._scratch)
             if prepared.commit is None:
                 check_shown(prepared.lower, host)
         ripgrep = find_ripgrep()
@@ -142,15 +154,17 @@ class Manager:
         kept = None if trail is not None else own
         held = Held(ref, recorder, self._scratch, kept, plan.limits, plan.policy)
         self._held[ref.id] = held
+        window = self.approvals.open(ref.id, own)
+        recorder.ask_at(window)
         if plan.network == "proxy":
-            await self._open_way_out(held, plan, own, inspection)
+            await self._open_way_out(held, plan, own, window, inspection)
         return held
 
-    async def _open_way_out(self, held: Held, plan: Plan, trail: Trail, inspection: Inspection) -> None:
+    async def _open_way_out(self, held: Held, plan: Plan, trail: Trail, window: Window, inspection: Inspection) -> None:
         listener = await held.backend.egress(held.ref)
         scope = self._ways_out[held.ref.id] = anyio.CancelScope()
-        window = self.approvals.open(held.ref.id, trail)
-        gate = make_gate(held.ref.id, plan.policy, trail, window, inspection)
+        gate = self._make_gate(held.ref.id, plan.policy, trail, window, inspection)
+        gate.parent = self._parent
 
         async def serve() -> None:
             with scope:

@@ -11,6 +11,7 @@ from typing import Any
 from gloveport.backends.base import Backend, ChangeSet, Process
 from gloveport.errors import GloveportError, PolicyDenied
 from gloveport.model import (
+    Asked,
     Chunk,
     Decision,
     EventKind,
@@ -21,14 +22,18 @@ from gloveport.model import (
     Plan,
     Policy,
     Probe,
+    QuestionKind,
     Ref,
     SandboxStatus,
     TerminalSize,
+    Verdict,
 )
 from gloveport.model.plan import digest_plan
 from gloveport.policy import decide_exec, decide_path, enforce
+from gloveport.policy.commands.lists import unanswered
 from gloveport.policy.decide import check_environment
-from gloveport.policy.security import SecurityManager, ToolRequest
+from gloveport.policy.security import SecurityManager, ToolRequest, asked_tool
+from gloveport.sandbox.approvals import Window
 from gloveport.store import Trail
 
 __all__ = ["RECORDED_OUTPUT", "Recorder"]
@@ -55,7 +60,12 @@ class Recorder:
         self._env_bytes = 0
         self._execs = 0
         self._policy = Policy()
+        self._window: Window | None = None
         self._security = self._guard("")
+
+    def ask_at(self, window: Window) -> None:
+        """Let what the policy asks about wait there. Until then, and without, it is denied."""
+        self._window = window
 
     def probe(self) -> Probe:
         """The wrapped backend's."""
@@ -88,13 +98,16 @@ class Recorder:
         return await self._backend.refs()
 
     async def exec(self, ref: Ref, request: ExecRequest) -> Process:
-        """Decide, announce, start."""
+        """Decide, if need be with a person, announce, start."""
         self._execs += 1
         number = self._execs
         facts = {"sandbox": ref.id, "exec": number, "argv": list(request.argv), "cwd": request.cwd}
         if request.builtin or request.shown_as is not None:
             facts["shown_as"] = request.shown_as or ""
-        self._decide(decide_exec(request, self._limits, self._env, self._policy, env_bytes=self._env_bytes), facts)
+        decision = decide_exec(request, self._limits, self._env, self._policy, env_bytes=self._env_bytes)
+        if decision.verdict is Verdict.ASK:
+            decision = await self._ask_exec(decision, facts)
+        self._decide(decision, facts)
         self.trail.append(EventKind.EXEC_STARTED, facts)
         try:
             process = await self._backend.exec(ref, request)
@@ -156,17 +169,46 @@ class Recorder:
         )
         return found
 
-    def check_tool(self, request: ToolRequest) -> None:
-        """Raise `PolicyDenied`, with the refusal in the trail, for a tool call that the policy does not let through."""
-        self._security.check(request)
+    async def check_tool(self, request: ToolRequest) -> None:
+        """Raise `PolicyDenied`, with the refusal in the trail, for a tool call that the policy does not let through.
+
+        It waits where the policy asks. What a command line runs is decided once: where it starts, by `exec`.
+        """
+        decision = self._security.decide(request)
+        if decision.verdict is Verdict.ASK:
+            decision, grant = await self._ask(decision, asked_tool(request))
+            if grant:
+                facts = {"verdict": "allow", "rule": decision.rule, "reason": decision.reason, "grant": grant}
+                self.trail.append(EventKind.DECISION, {"sandbox": self._sandbox, "tool": request.tool, **facts})
+        enforce(self._security.settle(request, decision).decision, request.tool)
+
+    async def _ask_exec(self, decision: Decision, facts: dict[str, Any]) -> Decision:
+        asked = Asked(kind=QuestionKind.EXEC, name=decision.subject)
+        decision, grant = await self._ask(decision, asked)
+        if grant:
+            facts["grant"] = grant
+        return decision
+
+    async def _ask(self, decision: Decision, asked: Asked) -> tuple[Decision, str]:
+        """The answer, and the id of the grant that it is; one that holds once is used up by it."""
+        if self._window is None:
+            return unanswered(decision), ""
+        decision, grant = await self._window.ask(decision, asked)
+        if grant is None:
+            return decision, ""
+        self._window.ended(grant.id)
+        return decision, grant.id
 
     def _guard(self, sandbox: str) -> SecurityManager:
+        self._sandbox = sandbox
         return SecurityManager(
             self._policy,
+            commands=False,
             audit=lambda facts: self.trail.append(EventKind.DECISION, {"sandbox": sandbox, **facts}),
         )
 
     def _decide(self, decision: Decision, facts: Mapping[str, Any]) -> None:
+        decision = unanswered(decision)
         try:
             enforce(decision, "refused")
         except PolicyDenied:

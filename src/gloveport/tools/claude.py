@@ -56,7 +56,7 @@ class ClaudeTools:
             return refuse(f"InputValidationError: {error.message} ({error.hint})")
         session = self._session
         try:
-            session.sandbox.check_tool(ToolRequest(tool=name, arguments=arguments, cwd=session.cwd))
+            await session.sandbox.check_tool(ToolRequest(tool=name, arguments=arguments, cwd=session.cwd))
             if name == "Bash":
                 return await bash(session, self._background, arguments)
             return await _HANDLERS[name](session, arguments)

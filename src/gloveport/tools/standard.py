@@ -153,7 +153,7 @@ async def call_tool(sandbox: Sandbox, name: str, params: object) -> ToolResult:
         raise InvalidRequest(f"no tool {name!r}", hint=f"one of: {', '.join(TOOLS)}")
     arguments = tool.check(params)
     try:
-        sandbox.check_tool(ToolRequest(tool=name, arguments=arguments))
+        await sandbox.check_tool(ToolRequest(tool=name, arguments=arguments))
         return await _HANDLERS[name](sandbox, **arguments)
     except _FAILURES as error:
         return ToolResult(error=_explain(error), exit_code=error.status.exit)

@@ -24,6 +24,7 @@ from gloveport.backends.bubblewrap.live import LiveSandbox, Means, encode_env, s
 from gloveport.backends.bubblewrap.place import Place, empty_trash, find_places, make_place, sweep
 from gloveport.backends.bubblewrap.probe import probe_host
 from gloveport.backends.bubblewrap.processors import can_bind
+from gloveport.backends.bubblewrap.render import Places, render
 from gloveport.backends.bubblewrap.workspace import Workspace, copy_instead, prepare_workspace
 from gloveport.errors import (
     BackendUnavailable,
@@ -59,13 +60,15 @@ class BubblewrapBackend(BackendBase):
     """Sandboxes made of Linux namespaces by bubblewrap; works for ordinary users and for root, without a daemon.
 
     `state` is a directory of this installation. Sandboxes live as long as this object's scope; what another process
-    that died left behind is removed when the scope is entered.
+    that died left behind is removed when the scope is entered. `render` is bubblewrap's command line for a plan: the
+    doctor has another one, which leaves a guard out.
     """
 
     name = "bubblewrap"
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, *, render: Callable[[Plan, Places], list[str]] = render) -> None:
         self._state = state
+        self._render = render
         self._sandboxes: dict[str, LiveSandbox] = {}
         self._cgroups = Cgroups(version=2, roots={})
         self._helpers: Helpers | None = None
@@ -118,7 +121,7 @@ class BubblewrapBackend(BackendBase):
         self._check(plan)
         if self._tasks is None:
             raise BackendUnavailable("the backend is closed", hint="use it inside `async with`")
-        means = Means(helpers=self._ready_helpers(), cgroups=self._cgroups, tasks=self._tasks)
+        means = Means(helpers=self._ready_helpers(), cgroups=self._cgroups, tasks=self._tasks, render=self._render)
         try:
             place = make_place(self._state, plan.sandbox)
         except OSError as error:

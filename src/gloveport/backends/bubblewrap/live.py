@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -40,6 +40,7 @@ class Means:
     helpers: Helpers
     cgroups: Cgroups
     tasks: anyio.abc.TaskGroup
+    render: Callable[[Plan, Places], list[str]] = render
 
 
 @dataclass(slots=True, kw_only=True)
@@ -202,7 +203,7 @@ def _launch(plan: Plan, place: Place, workspace: Workspace, means: Means, cgroup
         )
         request = Launch(
             launcher=means.helpers.launch,
-            argv=render(plan, places),
+            argv=means.render(plan, places),
             user=(place.user.uid, place.user.gid) if os.geteuid() == 0 else None,
             cgroups=[str(directory) for directory in cgroup.directories] if cgroup else [],
             stages=stages_for(workspace),

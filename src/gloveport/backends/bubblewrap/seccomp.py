@@ -18,6 +18,14 @@ _CLONE, _CLONE3 = (56, 220), (435, 435)
 _IOCTL = (16, 29)
 _PERSONALITY = (135, 92)
 _SOCKET, _SOCKETPAIR = (41, 198), (53, 199)
+_OPEN, _OPENAT = (2, ABSENT), (257, 56)
+_OPENAT2 = (437, 437)
+_MODES: Final = {
+    # which argument is the mode: numbers of such calls
+    1: {"chmod": (90, ABSENT), "creat": (85, ABSENT), "fchmod": (91, 52), "mknod": (133, ABSENT)},
+    2: {"fchmodat": (268, 53), "fchmodat2": (452, 452), "mknodat": (259, 33)},
+}
+"""Making directories is not here: the kernel takes no such bit there."""
 _ARCHITECTURES: Final = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 """Machine → column of the numbers above and in `calls`, AUDIT_ARCH."""
 _NUMBERS_END = 512
@@ -29,6 +37,10 @@ _TERMINAL_REQUESTS = (0x5412, 0x541C, 0x541D, 0x5423)
 """TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD: typing for others, the console, and line disciplines."""
 _PERSONALITIES = (0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 """PER_LINUX and PER_LINUX32, each also with UNAME26, and the question for the present one: none weakens a process."""
+_SET_USER = 0o4000
+"""S_ISUID: on a file in a host path it would lend the host's user to whoever runs it there."""
+_MAKES_FILE = 0x40 | 0x400000
+"""O_CREAT, __O_TMPFILE: without them the mode is not looked at, and may be anything."""
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
 _NETLINK_ROUTE = 0
 _SOCKET_TYPES = (1, 2)
@@ -43,8 +55,8 @@ _ALLOW = 0x7FFF0000
 _ERRNO = 0x00050000
 _KILL = 0x80000000
 _NUMBER, _ARCH = 0, 4
-_ARGUMENTS = (16, 24, 32)
-"""The low halves of the first three. The kernel, too, takes each that is looked at here as 32 bits."""
+_ARGUMENTS = (16, 24, 32, 40)
+"""The low halves of the first four. The kernel, too, takes each that is looked at here as 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +98,31 @@ def _answers(column: int) -> dict[int, _Block]:
     answers |= {number: _refuse(errno.EPERM) for number in refused if number != ABSENT}
     answers |= {
         _CLONE[column]: (_load(0), *_if(_JUMP_SET, (_NAMESPACE_FLAGS,), _refuse(errno.EPERM)), *_PASS),
-        # It hides its flags in memory, where a filter cannot look: libc falls back to clone.
+        # These hide what matters in memory, where a filter cannot look: programs fall back to clone and openat.
         _CLONE3[column]: _refuse(errno.ENOSYS),
+        _OPENAT2[column]: _refuse(errno.ENOSYS),
         _IOCTL[column]: (_load(1), *_if(_JUMP_EQUAL, _TERMINAL_REQUESTS, _refuse(errno.EPERM)), *_PASS),
         _PERSONALITY[column]: (_load(0), *_if(_JUMP_EQUAL, _PERSONALITIES, _PASS), *_refuse(errno.EPERM)),
         _SOCKET[column]: _judge_socket(),
         _SOCKETPAIR[column]: (_load(0), *_if(_JUMP_EQUAL, (_AF_UNIX,), _PASS), *_refuse(errno.EAFNOSUPPORT)),
     }
+    answers |= {
+        numbers[column]: _judge_mode(argument)
+        for argument, calls in _MODES.items()
+        for numbers in calls.values()
+        if numbers[column] != ABSENT
+    }
+    answers |= {
+        numbers[column]: (_load(flags), *_if(_JUMP_SET, (_MAKES_FILE,), _judge_mode(flags + 1)), *_PASS)
+        for flags, numbers in ((1, _OPEN), (2, _OPENAT))
+        if numbers[column] != ABSENT
+    }
     return answers
+
+
+def _judge_mode(argument: int) -> _Block:
+    """By the mode of a file. Set-group-ID passes: a filter sees no directory, where it is of use and no harm."""
+    return (_load(argument), *_if(_JUMP_SET, (_SET_USER,), _refuse(errno.EPERM)), *_PASS)
 
 
 def _judge_socket() -> _Block:

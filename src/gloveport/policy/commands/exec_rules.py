@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from gloveport.model import Decision, ExecRequest, ExecRule, Policy, PolicyLayer, Verdict
-from gloveport.policy.commands.lists import NOBODY_TO_ASK, shut_by
+from gloveport.policy.commands.lists import shut_by
 from gloveport.policy.commands.shell_grammar import Finding, ShellReading, SimpleCommand, read_argv
 from gloveport.policy.commands.shell_words import Word
 from gloveport.policy.files.guest_places import RIPGREP, SYSTEM_PROGRAMS
 
-__all__ = ["HARMLESS_BUILTINS", "decide_reading", "decide_rules", "has_exec_rules"]
+__all__ = ["HARMLESS_BUILTINS", "LONGEST_ASKED", "decide_reading", "decide_rules", "has_exec_rules", "spell"]
 
 HARMLESS_BUILTINS = frozenset(
     ("[", ":", "break", "cd", "continue", "echo", "exec", "exit", "false", "printf", "pwd", "return", "set", "shift",
      "test", "true", "wait")
 )  # fmt: skip
 """Functions of the shell that start nothing and change nothing outside it: an allow-list need not name them."""
+
+LONGEST_ASKED = 4096
+"""Characters of commands in one question: nobody allows what is too long to be read."""
 
 _ALLOWED = Decision(verdict=Verdict.ALLOW, rule="built-in: the sandbox is the wall")
 _OWN = Decision(verdict=Verdict.ALLOW, rule="built-in: the platform's own question")
@@ -37,8 +41,9 @@ def has_exec_rules(policy: Policy) -> bool:
 def decide_rules(policy: Policy, request: ExecRequest) -> Decision:
     """What the rules say of an exec, with everything that it would run, as far as that can be known.
 
-    A rule that denies counts wherever it may cover a command. Where a layer has a rule that allows, its rules are a
-    list: every simple command has to be on it. A lower layer can only tighten, and add to a list that is open.
+    A rule that denies, or asks, counts wherever it may cover a command. Where a layer has a rule that allows, its rules
+    are a list: every simple command has to be on it, if only as one that is asked about. A lower layer can only
+    tighten, and add to a list that is open.
     """
     if not has_exec_rules(policy):
         return _ALLOWED
@@ -49,15 +54,15 @@ def decide_rules(policy: Policy, request: ExecRequest) -> Decision:
 
 def decide_reading(policy: Policy, reading: ShellReading) -> Decision:
     """As `decide_rules`, for commands that are read already."""
-    return next(_objections(policy, reading), _ALLOWED)
-
-
-def _objections(policy: Policy, reading: ShellReading) -> Iterator[Decision]:
-    """The strictest first: what a rule denies, what nobody can tell, what is on no list."""
     layers = [layer for layer in policy.layers if layer.exec]
+    return next(_objections(layers, reading), None) or _ask(layers, reading) or _ALLOWED
+
+
+def _objections(layers: Sequence[PolicyLayer], reading: ShellReading) -> Iterator[Decision]:
+    """What a rule denies, what nobody can tell, what is on no list."""
     for command in reading.commands:
-        for layer in layers:
-            yield from _denied(layer.exec or (), command)
+        for rule in _covering(layers, command, Verdict.DENY):
+            yield _deny(str(rule), f"{rule.reason or f'{str(command)!r} is not allowed'}{_place(command)}")
     if not layers:
         return
     for found in reading.hidden:
@@ -75,13 +80,37 @@ def _objections(policy: Policy, reading: ShellReading) -> Iterator[Decision]:
             yield _deny(f"{_UNLISTED}, {shut.origin}", f"no rule allows {str(command)!r}{_place(command)}")
 
 
-def _denied(rules: Sequence[ExecRule], command: SimpleCommand) -> Iterator[Decision]:
-    for verdict in (Verdict.DENY, Verdict.ASK):
-        for rule in rules:
-            if rule.verdict is verdict and _may_cover(rule.command, command.words):
-                asks = NOBODY_TO_ASK if verdict is Verdict.ASK else ""
-                said = ": ".join(part for part in (asks, rule.reason or f"{str(command)!r} is not allowed") if part)
-                yield _deny(str(rule), f"{said}{_place(command)}")
+def _ask(layers: Sequence[PolicyLayer], reading: ShellReading) -> Decision | None:
+    """One question about all commands that any rule asks about."""
+    found = [(rule, command) for command in reading.commands for rule in _covering(layers, command, Verdict.ASK)]
+    if not found:
+        return None
+    rules, reasons, spelt = (
+        "; ".join(dict.fromkeys(part for part in parts if part))
+        for parts in zip(*((str(rule), rule.reason, spell(command)) for rule, command in found), strict=True)
+    )
+    if len(spelt) > LONGEST_ASKED:
+        return _deny(rules, f"{len(spelt)} characters are more than a person is asked to read")
+    return Decision(verdict=Verdict.ASK, rule=rules, reason=reasons, subject=spelt)
+
+
+def _covering(layers: Sequence[PolicyLayer], command: SimpleCommand, verdict: Verdict) -> Iterator[ExecRule]:
+    rules = (rule for layer in layers for rule in layer.exec or () if rule.verdict is verdict)
+    return (rule for rule in rules if _may_cover(rule.command, command.words))
+
+
+def spell(command: SimpleCommand) -> str:
+    """The words of a command for a person to judge: no two that differ are spelt alike, every character is seen."""
+    return " ".join(_quote(word.text) if word.is_known else _visible(word.text) for word in command.words)
+
+
+def _quote(text: str) -> str:
+    return shlex.quote(text) if text.isprintable() else f"$'{_visible(text)}'"
+
+
+def _visible(text: str) -> str:
+    """What is not printed is spelt out; a backslash is two where anything is."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode().replace("'", "\\'")
 
 
 def _is_list(layer: PolicyLayer) -> bool:
@@ -90,7 +119,7 @@ def _is_list(layer: PolicyLayer) -> bool:
 
 def _lists(layer: PolicyLayer, command: SimpleCommand) -> bool:
     return any(
-        _surely_covers(rule.command, command.words) for rule in layer.exec or () if rule.verdict is Verdict.ALLOW
+        _surely_covers(rule.command, command.words) for rule in layer.exec or () if rule.verdict is not Verdict.DENY
     )
 
 

@@ -1,15 +1,20 @@
-"""How the allow-lists of several layers come together."""
+"""How the allow-lists of several layers come together, and what asks where nobody is."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from gloveport.model import PolicyLayer
+from gloveport.model import Decision, PolicyLayer, Verdict
 
-__all__ = ["NOBODY_TO_ASK", "shut_by"]
+__all__ = ["shut_by", "unanswered"]
 
-NOBODY_TO_ASK = "nobody can be asked yet"
-"""Why a rule that asks denies, in what no approval covers."""
+
+def unanswered(decision: Decision) -> Decision:
+    """A decision where nobody can be asked: what asks is denied."""
+    if decision.verdict is not Verdict.ASK:
+        return decision
+    reason = ": ".join(part for part in ("nobody can be asked here", decision.reason) if part)
+    return Decision(verdict=Verdict.DENY, rule=decision.rule, reason=reason)
 
 
 def shut_by(lists: Sequence[PolicyLayer], section: str, covering: Collection[int]) -> PolicyLayer | None:

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from gloveport.errors import InvalidRequest
 
-__all__ = ["RateLimiter"]
+__all__ = ["MOST_TIMES", "RateLimiter", "parse_rate"]
+
+MOST_TIMES = 100_000
+"""In one window of a written rate: each is remembered until it is over."""
+_RATE = re.compile(r"([0-9]{1,7}) ?/ ?(second|minute|hour|day)", re.ASCII)
+_UNITS: Mapping[str, float] = MappingProxyType({"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0})
+
+
+def parse_rate(text: str) -> tuple[int, float]:
+    """Times and seconds of a written rate, such as `60/minute`. Raises `InvalidRequest`."""
+    found = _RATE.fullmatch(text)
+    if found is None or not 1 <= int(found[1]) <= MOST_TIMES:
+        raise InvalidRequest(
+            f"not a rate: {text!r}", hint=f"1 to {MOST_TIMES} a second, minute, hour or day, for example 60/minute"
+        )
+    return int(found[1]), _UNITS[found[2]]
 
 
 class RateLimiter:
@@ -41,23 +58,29 @@ class RateLimiter:
         """Admit one request of `key` and return 0, or the seconds after which the next one can be admitted."""
         with self._lock:
             now = self._clock()
-            self._forget(now)
-            times = self._admitted.get(key)
-            if times is None:
-                if len(self._admitted) >= self._most_keys:
-                    return self.seconds
-                times = self._admitted[key] = deque()
-            while times and times[0] <= now - self.seconds:
-                times.popleft()
-            if len(times) >= self.times:
-                return times[0] + self.seconds - now
-            times.append(now)
-            self._admitted.move_to_end(key)
-            return 0.0
+            wait = self._wait(key, now)
+            if wait <= 0:
+                self._admitted.setdefault(key, deque()).append(now)
+                self._admitted.move_to_end(key)
+            return wait
+
+    def wait(self, key: str) -> float:
+        """What `admit` would return, without admitting anything."""
+        with self._lock:
+            return self._wait(key, self._clock())
 
     def __len__(self) -> int:
         """Keys that are known."""
         return len(self._admitted)
+
+    def _wait(self, key: str, now: float) -> float:
+        self._forget(now)
+        times = self._admitted.get(key)
+        if times is None:
+            return self.seconds if len(self._admitted) >= self._most_keys else 0.0
+        while times and times[0] <= now - self.seconds:
+            times.popleft()
+        return times[0] + self.seconds - now if len(times) >= self.times else 0.0
 
     def _forget(self, now: float) -> None:
         while self._admitted:

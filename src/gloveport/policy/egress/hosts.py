@@ -11,9 +11,20 @@ import idna
 
 from gloveport.errors import InvalidRequest
 
-__all__ = ["Address", "Host", "canonical_host", "canonical_pattern", "forbidden_reason", "parse_address", "split_port"]
+__all__ = [
+    "Address",
+    "Host",
+    "Network",
+    "canonical_host",
+    "canonical_pattern",
+    "forbidden_reason",
+    "parse_address",
+    "parse_network",
+    "split_port",
+]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 LONGEST_NAME = 253
 """Characters of a name without its last dot (RFC 1035)."""
@@ -107,6 +118,16 @@ def parse_address(text: str) -> Address | None:
             return None
         return address.ipv4_mapped or address
     return address
+
+
+def parse_network(pattern: str) -> Network | None:
+    """The network that a rule's host stands for, be it of one address; `None` for a name."""
+    if not pattern[:1].isdigit() and ":" not in pattern:
+        return None
+    try:
+        return ipaddress.ip_network(pattern)
+    except ValueError:
+        return None
 
 
 def forbidden_reason(address: Address, own: Collection[Address] = ()) -> str | None:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import fnmatch
-import ipaddress
 import posixpath
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import unquote, urlsplit
 
 from gloveport.model import Decision, EgressRule, Grant, Policy, PolicyLayer, Verdict
-from gloveport.policy.egress.hosts import Address, Host, canonical_host, forbidden_reason, split_port
+from gloveport.policy.egress.hosts import (
+    Address,
+    Host,
+    canonical_host,
+    forbidden_reason,
+    parse_network,
+    split_port,
+)
 
 __all__ = [
     "EgressRequest",
     "decide_addresses",
     "decide_egress",
+    "has_proxy",
     "has_way_out",
+    "is_private",
     "must_inspect",
     "names_host",
     "parse_request",
@@ -59,10 +67,18 @@ def parse_request(text: str) -> EgressRequest:
 
 
 def has_way_out(policy: Policy) -> bool:
-    """Whether any rule lets anything out, if only after asking: otherwise there is no proxy at all."""
+    """Whether any rule lets anything out, if only after asking."""
     rules = [rule for layer in policy.layers for rule in layer.egress or ()]
     asking = any(layer.egress_default is Verdict.ASK for layer in policy.layers)
     return asking or any(rule.verdict is not Verdict.DENY for rule in rules)
+
+
+def has_proxy(policy: Policy) -> bool:
+    """Whether there is a proxy: always where a rule is, since one that denies has a reason to tell and to record.
+
+    Where no rule says anything of egress there is none, and nothing to attack.
+    """
+    return has_way_out(policy) or any(layer.egress for layer in policy.layers)
 
 
 def decide_egress(policy: Policy, request: EgressRequest) -> Decision:
@@ -128,6 +144,19 @@ def decide_addresses(
     return _decision(rule) if rule is not None else Decision(verdict=Verdict.ALLOW, rule="grant")
 
 
+def is_private(policy: Policy, request: EgressRequest, own: Collection[Address] = ()) -> bool:
+    """Whether a destination is a private one: by its address, or because a rule that does not deny says so.
+
+    A matter of host and port alone, so that all requests on one connection go the same way.
+    """
+    if request.host.address is not None and forbidden_reason(request.host.address, own) is not None:
+        return True
+    rules = [rule for layer in policy.layers for rule in layer.egress or () if rule.verdict is not Verdict.DENY]
+    return any(
+        rule.private and rule.port in (None, request.port) and names_host(rule.host, request.host) for rule in rules
+    )
+
+
 def must_inspect(policy: Policy, host: Host, port: int) -> bool:
     """Whether TLS to this destination has to be terminated, because rules speak of its methods or paths."""
     rules = [rule for layer in policy.layers for rule in layer.egress or () if rule.methods or rule.paths]
@@ -139,7 +168,7 @@ def names_host(pattern: str, host: Host) -> bool:
     if pattern == "*":
         return True
     if host.address is not None:
-        network = _network(pattern)
+        network = parse_network(pattern)
         return network is not None and host.address.version == network.version and host.address in network
     if pattern.startswith("*."):
         return host.name.endswith(pattern[1:])
@@ -206,19 +235,12 @@ def _allowing(policy: Policy, request: EgressRequest) -> EgressRule | None:
 
 def _networks(policy: Policy, verdict: Verdict) -> list[EgressRule]:
     rules = [rule for layer in policy.layers for rule in layer.egress or ()]
-    return [rule for rule in rules if rule.verdict is verdict and _network(rule.host) is not None]
+    return [rule for rule in rules if rule.verdict is verdict and parse_network(rule.host) is not None]
 
 
 def _named(policy: Policy, request: EgressRequest) -> bool:
     """Whether a rule allows this very address, or a network that holds it, by name."""
     return _strictest(_networks(policy, Verdict.ALLOW), request) is not None
-
-
-def _network(pattern: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    try:
-        return ipaddress.ip_network(pattern)
-    except ValueError:
-        return None
 
 
 def _as_host(address: Address) -> Host:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
@@ -11,10 +13,11 @@ from gloveport.policy.files.host import HostView
 from gloveport.policy.importing.draft import Draft, Effect, Note, as_object, refuse_here
 from gloveport.policy.importing.files import import_files
 from gloveport.policy.importing.hosts import import_hosts
+from gloveport.policy.importing.text import policy_text
 from gloveport.policy.reading.document import Document, read_object
 from gloveport.policy.reading.schema import PolicyDocument
 
-__all__ = ["Imported", "import_settings"]
+__all__ = ["Imported", "SettingsOf", "import_settings"]
 
 _ALWAYS = "every command runs in the sandbox, or does not run: nothing in it can switch that off"
 _NOT_HERE = "how srt is set up on one machine, not what a sandbox may do"
@@ -56,6 +59,15 @@ _ELSEWHERE: Mapping[str, str] = MappingProxyType(
 """What beside `sandbox` in a `settings.json` limits an agent too."""
 
 
+class SettingsOf(StrEnum):
+    """Whose settings a file holds."""
+
+    AUTO = "auto"
+    """What its keys say."""
+    CLAUDE = "claude"
+    SRT = "srt"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
     """A policy made of other people's settings."""
@@ -71,11 +83,13 @@ class Imported:
         return not any(note.effect is Effect.LOST for note in self.notes)
 
     def text(self) -> str:
-        """The policy as a file: JSON."""
-        return self.document.body.model_dump_json(indent=2, exclude_defaults=True, by_alias=True)
+        """The policy as a file: TOML."""
+        return policy_text(self.document)
 
 
-def import_settings(data: bytes, file: str, host: HostView, *, directory: str, home: str) -> Imported:
+def import_settings(
+    data: bytes, file: str, host: HostView, *, directory: str, home: str, kind: SettingsOf = SettingsOf.AUTO
+) -> Imported:
     """Read Claude Code's `settings.json` (keys of today, or `sandbox.permissions`) or srt's settings, as JSON.
 
     `file` names it in messages, `directory` is what `.` means in it, `home` what `~` does; both absolute. Nothing is
@@ -84,15 +98,40 @@ def import_settings(data: bytes, file: str, host: HostView, *, directory: str, h
     """
     said, lines = read_object(data, file)
     draft = Draft(file=file, lines=lines, host=host, directory=directory, home=home)
-    if "sandbox" in said:
+    try:
+        json.dumps(said, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        refuse_here(draft, (), "it holds half a character, which no policy can hold")
+    if _whose(draft, said, kind) is SettingsOf.CLAUDE:
         _claude(draft, said)
-    elif "network" in said or "filesystem" in said:
-        _sections(draft, said, (), asks=False)
     else:
-        refuse_here(draft, (), "neither settings of Claude Code with a sandbox, nor settings of srt")
+        _sections(draft, said, (), asks=False)
     body = PolicyDocument.model_validate(draft.body())
     notes = tuple(sorted(draft.notes, key=lambda note: note.line))
     return Imported(document=Document(file=file, body=body, lines=draft.placed), notes=notes)
+
+
+def _whose(draft: Draft, said: Mapping[str, Any], kind: SettingsOf) -> SettingsOf:
+    """Whose settings these are. Raises `InvalidRequest` where they cannot be those of `kind`, or could be either's."""
+    found = {
+        SettingsOf.CLAUDE: "sandbox" in said,
+        SettingsOf.SRT: "network" in said or "filesystem" in said,
+    }
+    fitting = [each for each, is_there in found.items() if is_there and kind in (SettingsOf.AUTO, each)]
+    if not fitting:
+        refuse_here(draft, (), _NEITHER[kind])
+    if len(fitting) > 1:
+        refuse_here(draft, (), "settings of Claude Code or of srt: say which they are")
+    return fitting[0]
+
+
+_NEITHER: Mapping[SettingsOf, str] = MappingProxyType(
+    {
+        SettingsOf.AUTO: "neither settings of Claude Code with a sandbox, nor settings of srt",
+        SettingsOf.CLAUDE: "no settings of Claude Code with a sandbox",
+        SettingsOf.SRT: "no settings of srt, which have network or filesystem",
+    }
+)
 
 
 def _claude(draft: Draft, said: Mapping[str, Any]) -> None:

@@ -102,16 +102,19 @@ def default_registry(machine: Machine) -> tuple[str, ...]:
     return tuple(answer.split()[:1])
 
 
-def git_settings(machine: Machine, pattern: str) -> Iterator[str]:
-    """The names of git's settings, the system's and the person's, that match `pattern`: never a repository's."""
+def git_settings(machine: Machine, pattern: str) -> Iterator[tuple[str, str]]:
+    """Git's settings, the system's and the person's, whose names match `pattern`: never a repository's."""
     git = machine.finds("git")
     if git is None:
         return
     own = {name: machine.environ[name] for name in ("XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL") if name in machine.environ}
     own["GIT_CONFIG_SYSTEM"] = str(machine.root / "etc" / "gitconfig")
     for place in ("--system", "--global"):
-        argv = [git, "config", place, "--includes", "--null", "--name-only", "--get-regexp", pattern]
-        yield from (name for name in _ask(machine, argv, own).split("\0") if name)
+        argv = [git, "config", place, "--includes", "--null", "--get-regexp", pattern]
+        for setting in _ask(machine, argv, own).split("\0"):
+            name, _, value = setting.partition("\n")
+            if name:
+                yield name, value
 
 
 def _ask(machine: Machine, argv: Sequence[str], env: Mapping[str, str] | None = None) -> str:

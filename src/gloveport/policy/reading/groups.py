@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from gloveport.errors import InvalidRequest
 from gloveport.policy.egress.hosts import canonical_pattern
 from gloveport.policy.reading.asking import Machine, default_index, default_registry, git_settings, this_machine
+from gloveport.policy.reading.carrying import carried, carried_rewrites
 from gloveport.policy.reading.layers import Groups
 from gloveport.policy.reading.package_sources import Sources, apt_sources, npm_sources, pip_sources, uv_sources
 
@@ -29,6 +30,8 @@ class Group:
     name: str
     hosts: tuple[str, ...] = ()
     """`host:port`, in canonical form and without credentials. Empty: the group names nothing here."""
+    variables: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """What tells the group's tools in a guest to use the same places: addresses without credentials."""
     notes: tuple[str, ...] = ()
     """What was left out, and why; fit to be printed."""
 
@@ -61,6 +64,7 @@ def survey_groups(
 
 def _pip(machine: Machine) -> Group:
     pip, uv = pip_sources(machine), uv_sources(machine)
+    variables = {**carried(pip), **carried(uv)}
     urls, notes = [*pip.urls, *uv.urls], [*pip.notes, *uv.notes]
     default = default_index(machine)
     is_default_named = _hosts(default[:1], []).keys() & _hosts(urls, []).keys()
@@ -68,7 +72,7 @@ def _pip(machine: Machine) -> Group:
         urls += default  # its files are on a host of their own
     if not urls and not default:
         notes.append("no index is set, and no pip is here to say its own")
-    return _group("@pip", urls, notes)
+    return _group("@pip", urls, notes, variables)
 
 
 def _npm(machine: Machine) -> Group:
@@ -76,7 +80,8 @@ def _npm(machine: Machine) -> Group:
     default = () if found.is_set else default_registry(machine)
     if not found.is_set and not default:
         found.notes.append("no registry is set, and no npm is here to say its own")
-    return _group("@npm", [*found.urls, *default], found.notes)
+    variables = carried(found)
+    return _group("@npm", [*found.urls, *default], found.notes, variables)
 
 
 def _apt(machine: Machine) -> Group:
@@ -88,15 +93,24 @@ def _apt(machine: Machine) -> Group:
 
 def _git(machine: Machine, repositories: Sequence[str]) -> Group:
     """What URLs are rewritten to, and where the person signs in: settings of git that no repository writes."""
-    urls = list(repositories)
-    for pattern, first in ((_REWRITES, "url."), (_SIGNED_IN, "credential.")):
-        urls += [name.removeprefix(first).rpartition(".")[0] for name in git_settings(machine, pattern)]
-    return _group("@git", urls, [])
+    rewrites = [(_named(name, "url."), prefix) for name, prefix in git_settings(machine, _REWRITES)]
+    signed_in = [_named(name, "credential.") for name, _ in git_settings(machine, _SIGNED_IN)]
+    notes: list[str] = []
+    variables = carried_rewrites(rewrites, notes)
+    return _group("@git", [*repositories, *(base for base, _ in rewrites), *signed_in], notes, variables)
 
 
-def _group(name: str, urls: Iterable[str], notes: Sequence[str]) -> Group:
+def _named(setting: str, first: str) -> str:
+    """The URL in the name of a setting."""
+    return setting.removeprefix(first).rpartition(".")[0]
+
+
+def _group(name: str, urls: Iterable[str], notes: Sequence[str], variables: Mapping[str, str] | None = None) -> Group:
     left = list(notes)
-    return Group(name=name, hosts=tuple(_hosts(urls, left)), notes=tuple(dict.fromkeys(left)))
+    hosts = tuple(_hosts(urls, left))
+    return Group(
+        name=name, hosts=hosts, variables=MappingProxyType(dict(variables or {})), notes=tuple(dict.fromkeys(left))
+    )
 
 
 def _hosts(urls: Iterable[str], notes: list[str]) -> Mapping[str, None]:

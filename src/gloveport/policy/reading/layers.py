@@ -24,11 +24,13 @@ from gloveport.model import (
     PolicyLayer,
     SecretBinding,
     SecretSource,
+    ToolRate,
     ToolRule,
     Verdict,
     parse_size,
 )
 from gloveport.policy.commands.patterns import matches_command
+from gloveport.policy.commands.rate_limit import parse_rate
 from gloveport.policy.egress.hosts import canonical_host, canonical_pattern, split_port
 from gloveport.policy.egress.rules import parse_request, rule_matches
 from gloveport.policy.files.protected import check_pattern
@@ -36,18 +38,22 @@ from gloveport.policy.reading.document import Document, Mistake, refuse
 from gloveport.policy.reading.lines import Place
 from gloveport.policy.reading.schema import HostRule, Rule, Secret
 
-__all__ = ["Groups", "compile_layer", "merge_layers"]
+__all__ = ["Defaults", "Groups", "compile_layer", "merge_layers"]
 
 Groups = Mapping[str, Sequence[str]]
 """Hosts (with or without port) by the name of their group, `@` included."""
+Defaults = Mapping[str, Mapping[str, str]]
+"""Variables by the name of the group that they let a guest's tools find."""
 
 _VERDICTS = (Verdict.ALLOW, Verdict.ASK, Verdict.DENY)
 _SIZES = {"memory": "memory_bytes", "disk": "disk_bytes", "tmp": "tmp_bytes", "output": "output_bytes"}
 
 
-def compile_layer(document: Document, name: str, *, groups: Groups | None = None) -> PolicyLayer:
+def compile_layer(
+    document: Document, name: str, *, groups: Groups | None = None, defaults: Defaults | None = None
+) -> PolicyLayer:
     """What one file says, as a layer called `name`. Raises `InvalidRequest` that lists every mistake with its line."""
-    reader = _Reader(document, name, groups or {})
+    reader = _Reader(document, name, groups or {}, defaults or {})
     layer = reader.layer()
     if reader.mistakes:
         refuse(document.file, reader.mistakes)
@@ -75,11 +81,12 @@ def merge_layers(layers: Sequence[PolicyLayer], base: Limits | None = None) -> P
 class _Reader:
     """Turns one document into a layer and collects what is wrong with it."""
 
-    def __init__(self, document: Document, name: str, groups: Groups) -> None:
+    def __init__(self, document: Document, name: str, groups: Groups, defaults: Defaults) -> None:
         self.mistakes: list[Mistake] = []
         self._document = document
         self._name = name
         self._groups = groups
+        self._group_defaults = defaults
 
     def layer(self) -> PolicyLayer:
         body = self._document.body
@@ -90,10 +97,12 @@ class _Reader:
             egress_default=Verdict(body.egress.default) if body.egress is not None else Verdict.DENY,
             exec=tuple(self._exec()) if body.exec is not None else None,
             tools=tuple(self._tools()) if body.tools is not None else None,
+            tool_rate=self._tool_rate(body.tools.rate) if body.tools is not None else None,
             files=self._files() if body.files is not None else None,
             limits=MappingProxyType(dict(self._limits())),
             secrets=tuple(binding for name, secret in body.secrets.items() for binding in self._secret(name, secret)),
             environment=MappingProxyType(dict(environment.set) if environment is not None else {}),
+            defaults=MappingProxyType(dict(self._defaults())),
             open=frozenset(body.open),
         )
 
@@ -133,6 +142,12 @@ class _Reader:
                 origin=self._origin(place),
             )
 
+    def _defaults(self) -> Iterator[tuple[str, str]]:
+        """What the groups bring that this file lets out, if only after asking."""
+        section = self._document.body.egress
+        for rule in (*section.allow, *section.ask) if section is not None else ():
+            yield from self._group_defaults.get(rule.host, {}).items()
+
     def _exec(self) -> Iterator[ExecRule]:
         section = self._document.body.exec
         for verdict in _VERDICTS:
@@ -155,6 +170,17 @@ class _Reader:
                 rule = ToolRule(verdict=verdict, tool=written.tool, reason=written.reason, origin=self._origin(place))
                 yield rule
                 self._check_examples(written, place, partial(_names_tool, written.tool))
+
+    def _tool_rate(self, text: str | None) -> ToolRate | None:
+        if text is None:
+            return None
+        place = ("tools", "rate")
+        try:
+            calls, seconds = parse_rate(text)
+        except InvalidRequest as error:
+            self._mistake(place, f"{error.message}; {error.hint}")
+            return None
+        return ToolRate(calls=calls, seconds=seconds, origin=self._origin(place))
 
     def _files(self) -> FileRules:
         """Paths of the host in full: `~` is the home of who loads the policy."""

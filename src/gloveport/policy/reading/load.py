@@ -10,7 +10,7 @@ from gloveport.errors import PolicyDenied
 from gloveport.model import MIB, Policy, PolicyLayer
 from gloveport.policy.reading.asking import Machine, this_machine
 from gloveport.policy.reading.document import Document, read_document
-from gloveport.policy.reading.groups import find_groups
+from gloveport.policy.reading.groups import survey_groups
 from gloveport.policy.reading.layers import compile_layer, merge_layers
 from gloveport.policy.reading.templates import read_template
 
@@ -38,8 +38,9 @@ def load_policy(
     documents = [("organisation", read_document(organisation))] if organisation.exists() else []
     documents += [("project", _read(name)) for name in names]
     wanted = {host for _, document in documents for host in _hosts(document) if host.startswith("@")}
-    groups = find_groups(machine or this_machine(), names=wanted) if wanted else {}
-    layers = [compile_layer(document, layer, groups=groups) for layer, document in documents]
+    found = survey_groups(machine or this_machine(), names=wanted) if wanted else ()
+    groups, defaults = {each.name: each.hosts for each in found}, {each.name: each.variables for each in found}
+    layers = [compile_layer(document, layer, groups=groups, defaults=defaults) for layer, document in documents]
     if command_line is None:
         return merge_layers(layers)
     policy = merge_layers([*layers, command_line])

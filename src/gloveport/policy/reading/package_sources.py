@@ -6,7 +6,7 @@ import configparser
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email import message_from_string
 from pathlib import Path
@@ -27,8 +27,15 @@ class Sources:
     urls: list[str] = field(default_factory=list)
     is_set: bool = False
     """Whether they name the main place, so that the tool's own default does not count."""
+    variables: dict[str, str] = field(default_factory=dict)
+    """What tells the tool the same, of what `urls` holds."""
     notes: list[str] = field(default_factory=list)
     """What was left out, and why; without any URL."""
+
+    def tell(self, variable: str, urls: Iterable[str]) -> None:
+        """More for a variable that holds several; of a default there is one, the last that is said."""
+        said = () if variable == "UV_DEFAULT_INDEX" else self.variables.get(variable, "").split()
+        self.variables[variable] = " ".join((*said, *urls))
 
     def leave(self, path: Path, why: str) -> None:
         """A file that cannot be understood: nobody knows what it says, so the default does not count either."""
@@ -64,6 +71,10 @@ def pip_sources(machine: Machine) -> Sources:
         if key in ("index-url", "pypi-url", "extra-index-url", "find-links"):
             found.urls += value.split()
         found.is_set |= key == "no-index" and value.lower() in _TRUE
+    for key in ("index-url", "extra-index-url", "find-links", "trusted-host"):
+        # As `pip install` would take it: the last of these counts.
+        values = [said[place, key] for place in ("global", "install", ":variable:") if (place, key) in said]
+        found.variables |= {f"PIP_{key.replace('-', '_').upper()}": value for value in values}
     return found
 
 
@@ -99,6 +110,8 @@ def uv_sources(machine: Machine) -> Sources:
             if text:
                 found.urls.append(re.sub(r"^[\w.-]+=", "", text))  # an index may have a name
                 found.is_set |= name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL")
+        if environ.get(name) and name != "UV_FIND_LINKS":
+            found.variables[name] = environ[name]
     return found
 
 
@@ -107,9 +120,14 @@ def _uv_file(said: Mapping[str, Any], found: Sources) -> None:
         for index in table.get("index", ()):
             found.urls.append(str(index["url"]) if "url" in index else "")
             found.is_set |= bool(index.get("default"))
+            if "url" in index:
+                found.tell("UV_DEFAULT_INDEX" if index.get("default") else "UV_INDEX", [str(index["url"])])
         for key in ("index-url", "extra-index-url", "find-links"):
             value = table.get(key, ())
-            found.urls += [value] if isinstance(value, str) else [str(url) for url in value]
+            urls = [value] if isinstance(value, str) else [str(url) for url in value]
+            found.urls += urls
+            if urls and key != "find-links":
+                found.tell("UV_DEFAULT_INDEX" if key == "index-url" else "UV_INDEX", urls)
         found.is_set |= "index-url" in table or bool(table.get("no-index"))
 
 
@@ -127,6 +145,8 @@ def npm_sources(machine: Machine) -> Sources:
         if key == "registry" or key.endswith(":registry"):
             found.urls.append(value)
             found.is_set |= key == "registry"
+            if key == "registry":
+                found.variables["npm_config_registry"] = value
     return found
 
 

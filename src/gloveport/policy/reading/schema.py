@@ -97,8 +97,10 @@ class Exec(_Strict):
 
 
 class Tools(_Strict):
-    """Which tools an agent is offered."""
+    """Which tools an agent is offered, and how often it may call them."""
 
+    rate: str | None = None
+    """`60/minute`: calls in any such time, of each sandbox."""
     allow: ToolRules = []
     ask: ToolRules = []
     deny: ToolRules = []

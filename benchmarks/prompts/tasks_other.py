@@ -1,0 +1,231 @@
+"""Tasks whose sessions look around, fetch, serve, and change what is no code."""
+
+from __future__ import annotations
+
+from benchmarks.prompts.script import Task, bash, edit, glob, grep, read, serve_in_background, write
+
+__all__ = ["OTHER_TASKS"]
+
+_DEPENDENCY = Task(
+    name="install a dependency",
+    prompt="Print the report as a table with tabulate. Add it to the dependencies.",
+    calls=(
+        read("pyproject.toml"),
+        read("shop/report.py"),
+        read("shop/cli.py"),
+        bash("python3 --version && python3 -m pip --version"),
+        bash("python3 -c 'import tabulate'"),
+        bash("python3 -m venv .venv && .venv/bin/python --version"),
+        bash(".venv/bin/pip install tabulate", "packages.example"),
+        bash(".venv/bin/pip index versions tabulate", "packages.example"),
+        bash(".venv/bin/pip list"),
+        bash("curl -sS https://docs.example/tabulate/usage.html | head -40", "docs.example"),
+        edit("pyproject.toml", "dependencies = []", 'dependencies = ["tabulate>=0.9"]'),
+        bash("git clone --depth 1 https://git.example/tabulate.git /tmp/tabulate", "git.example"),
+        bash("ls /tmp/tabulate 2>/dev/null || echo nothing there"),
+        edit(
+            "shop/report.py",
+            "from shop.money import fmt\n",
+            "from shop.money import fmt\n\ntry:\n    from tabulate import tabulate\nexcept ImportError:\n"
+            "    tabulate = None\n",
+        ),
+        edit(
+            "shop/report.py",
+            "def render(orders):\n",
+            "def render(orders):\n    if tabulate:\n        return tabulate(sorted(totals(orders).items()))\n",
+        ),
+        bash("python3 -m unittest -q"),
+        bash("python3 -m shop.cli data/orders.csv"),
+        bash(".venv/bin/pip install -e .", "packages.example"),
+        bash("python3 -m pip download tabulate -d /tmp/wheels --no-deps", "packages.example"),
+        grep("tabulate"),
+        read("README.md"),
+        edit("README.md", "Totals of a small shop.\n", "Totals of a small shop, as a table where tabulate is there.\n"),
+        bash("git diff"),
+        bash("git add -A && git status --short"),
+        bash("git commit -qm 'Print the report as a table'"),
+    ),
+)
+
+_ARCHAEOLOGY = Task(
+    name="git archaeology",
+    prompt="When and why did the rounding of discounts change? Which release has it first?",
+    calls=(
+        bash("git log --oneline"),
+        bash("git tag --list"),
+        bash("git log -S'+ 49' --oneline -- shop/money.py"),
+        bash("git log -p --follow -- shop/money.py | head -80"),
+        bash("git blame shop/money.py"),
+        read("shop/money.py", 15, 8),
+        bash("git show HEAD~2"),
+        bash("git show v0.1.0:shop/money.py | tail -4"),
+        bash("git diff v0.1.0 v0.2.0 --stat"),
+        bash("git tag --contains HEAD~2"),
+        bash("git describe --contains HEAD~2"),
+        bash("git shortlog -sn HEAD"),
+        bash("git log --format='%h %an %ad %s' --date=short"),
+        bash("git rev-list --count HEAD"),
+        bash("git bisect start HEAD v0.1.0"),
+        bash("git bisect run python3 -c 'from shop.money import share; assert share(5, 10) == 1'"),
+        bash("git bisect reset"),
+        bash("git stash list"),
+        bash("git reflog | head -10"),
+        bash("git branch -a"),
+        bash("git cat-file -p HEAD^{tree}"),
+        bash("git worktree add /tmp/old v0.1.0"),
+        bash("(cd /tmp/old && python3 -m unittest -q 2>&1 | tail -3)"),
+        bash("diff /tmp/old/shop/money.py shop/money.py"),
+        bash("git worktree remove /tmp/old"),
+        bash("git fetch https://git.example/shop.git main", "git.example"),
+        bash("git status"),
+    ),
+)
+
+_DATA = Task(
+    name="clean up data",
+    prompt="data/orders.csv has blank lines, stray blanks and names in upper case. Clean it up and check the totals.",
+    calls=(
+        bash("file data/orders.csv; wc -l data/orders.csv"),
+        bash("cat -A data/orders.csv"),
+        read("data/orders.csv"),
+        bash("cut -d, -f1 data/orders.csv | sort | uniq -c | sort -rn"),
+        bash("awk -F, 'NR > 1 && NF == 2 {sum += $2} END {print sum}' data/orders.csv"),
+        bash("grep -n '^$' data/orders.csv"),
+        bash("cp data/orders.csv /tmp/orders.before.csv"),
+        bash("sed -i '/^$/d' data/orders.csv"),
+        bash("tr 'A-Z' 'a-z' < data/orders.csv > /tmp/orders.csv && mv /tmp/orders.csv data/orders.csv"),
+        bash("head -3 data/orders.csv"),
+        write(
+            "scripts/clean.py",
+            "import csv\nimport sys\n\nwith open(sys.argv[1]) as file:\n    rows = list(csv.DictReader(file))\n"
+            "with open(sys.argv[1], 'w', newline='') as file:\n    out = csv.writer(file)\n"
+            "    out.writerow(['customer', 'amount'])\n"
+            "    out.writerows([row['customer'].strip(), f\"{float(row['amount']):.2f}\"] for row in rows)\n",
+        ),
+        bash("python3 scripts/clean.py data/orders.csv"),
+        bash("cat data/orders.csv"),
+        bash("diff /tmp/orders.before.csv data/orders.csv"),
+        bash("awk -F, 'NR > 1 {sum[$1] += $2} END {for (n in sum) print n, sum[n]}' data/orders.csv | sort"),
+        bash("python3 -m shop.cli data/orders.csv"),
+        bash("jq '.[] | select(.mail == \"\") | .name' data/people.json"),
+        bash("jq -r '.[].mail' data/people.json | sort -u | head"),
+        bash("jq 'map(select(.mail != \"\"))' data/people.json > /tmp/people.json"),
+        bash("mv /tmp/people.json data/people.json && cat data/people.json"),
+        bash("sort -u data/orders.csv | wc -l"),
+        bash("python3 -c \"import json; print(len(json.load(open('data/people.json'))))\""),
+        bash("curl -sS -F file=@data/people.json https://validator.example/check", "validator.example"),
+        bash("git diff --stat data"),
+        bash("git add data scripts && git commit -q -m 'Clean up the data'"),
+    ),
+)
+
+_SERVER = Task(
+    name="start a development server",
+    prompt="Start the server, look at what it answers, and let it answer as JSON at /totals.json.",
+    calls=(
+        read("shop/server.py"),
+        read("Makefile"),
+        grep("totals", "shop"),
+        bash("ss -ltn 2>/dev/null | head; true"),
+        serve_in_background("python3 -m shop.server 8000"),
+        bash("sleep 1; curl -s http://127.0.0.1:8000/"),
+        bash("curl -sI http://127.0.0.1:8000/ | head -3; true"),
+        bash("ps aux | grep [s]hop.server"),
+        edit("shop/server.py", "import sys\n", "import json\nimport sys\n"),
+        edit("shop/server.py", "from shop.report import render", "from shop.report import render, totals"),
+        edit(
+            "shop/server.py",
+            '        self.wfile.write(render(load_orders("data/orders.csv")).encode())\n',
+            '        orders = load_orders("data/orders.csv")\n'
+            '        text = json.dumps(totals(orders)) if self.path == "/totals.json" else render(orders)\n'
+            "        self.wfile.write(text.encode())\n",
+        ),
+        bash("python3 -m py_compile shop/server.py"),
+        bash("pkill -f shop.server"),
+        bash("sed -i '/^$/d; s/, /,/' data/orders.csv"),
+        serve_in_background("python3 -m shop.server 8001"),
+        bash("sleep 1; curl -s http://127.0.0.1:8001/totals.json | jq ."),
+        bash(
+            "for path in / /totals.json /other; do curl -s -o /dev/null -w '%{http_code}\\n' 127.0.0.1:8001$path; done"
+        ),
+        bash("curl -s localhost:8001/totals.json > /tmp/totals.json && python3 -m json.tool /tmp/totals.json"),
+        bash("timeout 5 python3 -c \"import urllib.request as u; print(u.urlopen('http://127.0.0.1:8001').status)\""),
+        bash("pgrep -fa shop.server"),
+        bash("kill $(pgrep -f 'shop.server 8001')"),
+        bash("curl -s -m 2 http://127.0.0.1:8001/ || echo stopped"),
+        bash("curl -sS https://status.example/api/health", "status.example"),
+        bash("python3 -m unittest -q"),
+        bash("git checkout data && git diff --stat"),
+        bash("git commit -qam 'Totals as JSON'"),
+    ),
+)
+
+_SEARCH = Task(
+    name="search and explain",
+    prompt="What is still to be done in this project, and how does an amount get from the file to the report?",
+    calls=(
+        bash("ls -R | head -50"),
+        glob("**/*.md"),
+        glob("**/*.py"),
+        grep("TODO|FIXME"),
+        bash("grep -rnE 'TODO|FIXME' . --exclude-dir=.git"),
+        bash("find . -type f -not -path './.git/*' | xargs wc -l | sort -n | tail"),
+        read("README.md"),
+        read("docs/usage.md"),
+        read("shop/cli.py"),
+        read("shop/orders.py"),
+        read("shop/money.py"),
+        read("shop/report.py"),
+        grep("parse_amount"),
+        grep("def ", "shop"),
+        bash("rg -n 'import' shop | sort | uniq -c | sort -rn | head"),
+        bash("find . -name '*.py' -newer pyproject.toml | head"),
+        bash("du -sh .git shop web"),
+        bash("tree -L 2 2>/dev/null || find . -maxdepth 2 -not -path './.git*'"),
+        bash("git grep -n 'class ' | cat"),
+        bash("cat Makefile scripts/export.sh"),
+        bash("stat data/orders.csv"),
+        bash("python3 -c 'import ast, sys; print(ast.dump(ast.parse(open(\"shop/money.py\").read()))[:200])'"),
+        bash("echo $PATH; env | sort | head -20"),
+        bash("uname -a; whoami; pwd"),
+        bash("curl -sSL https://docs.example/guide", "docs.example"),
+        bash("man git 2>/dev/null | head -5; git help -a | head -5"),
+        bash("git log --oneline | wc -l"),
+    ),
+)
+
+_RELEASE = Task(
+    name="prepare a release",
+    prompt="Prepare release 0.3.0: version, changes, archive with a checksum, tag. Do not publish it.",
+    calls=(
+        bash("git status --short && git branch --show-current"),
+        grep("0\\.2\\.0"),
+        read("pyproject.toml"),
+        read("shop/__init__.py"),
+        read("CHANGELOG.md"),
+        bash("git log v0.2.0..HEAD --oneline"),
+        bash("git diff v0.2.0 --stat"),
+        edit("pyproject.toml", 'version = "0.2.0"', 'version = "0.3.0"'),
+        edit("shop/__init__.py", "0.2.0", "0.3.0"),
+        edit("CHANGELOG.md", "# Changes\n", "# Changes\n\n## 0.3.0\n\n- The cart.\n"),
+        bash("python3 -c 'import shop; print(shop.__version__)'"),
+        bash("make test"),
+        bash("sh scripts/export.sh data/orders.csv; ls build"),
+        bash("chmod +x scripts/export.sh"),
+        bash("python3 -m pip install --target /tmp/tools build twine", "packages.example"),
+        bash("mkdir -p build && git archive --format=tar.gz --prefix=shop-0.3.0/ -o build/shop-0.3.0.tar.gz HEAD"),
+        bash("tar tzf build/shop-0.3.0.tar.gz | head"),
+        bash("(cd build && sha256sum shop-0.3.0.tar.gz > SHA256SUMS && sha256sum -c SHA256SUMS)"),
+        bash("git add -A && git commit -m 'Release 0.3.0'"),
+        bash("git tag -a v0.3.0 -m 'Release 0.3.0'"),
+        bash("git show v0.3.0 --stat | head -20"),
+        bash("git push --dry-run https://git.example/shop.git main --tags", "git.example"),
+        bash("curl -sS https://packages.example/simple/shop/", "packages.example"),
+        bash("wget -qO- https://announce.example/ || true", "announce.example"),
+        bash("tar xzf build/shop-0.3.0.tar.gz -C /tmp && ls /tmp/shop-0.3.0"),
+        bash("rm -rf build /tmp/shop-0.3.0"),
+        bash("git status"),
+    ),
+)
+
+OTHER_TASKS = (_DEPENDENCY, _ARCHAEOLOGY, _DATA, _SERVER, _SEARCH, _RELEASE)
