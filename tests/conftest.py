@@ -167,10 +167,12 @@ class Cli:
             "GLOVEPORT_IDLE_SECONDS": str(self.settings.idle_seconds),
         }
 
-    def __call__(self, *words: str | bytes, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    def __call__(
+        self, *words: str | bytes, given: bytes = b"", patience: float = PATIENCE
+    ) -> subprocess.CompletedProcess[bytes]:
         """Run one command to its end."""
         return subprocess.run(
-            [*self.argv, *words], input=given, capture_output=True, env=self.environment, timeout=PATIENCE, check=False
+            [*self.argv, *words], input=given, capture_output=True, env=self.environment, timeout=patience, check=False
         )
 
     def ok(self, *words: str | bytes, given: bytes = b"") -> str:

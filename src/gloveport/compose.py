@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 from gloveport.agents.service import ClaudeAgents
+from gloveport.doctor.receipt import current_receipt
 from gloveport.jobs import Listener, make_run_directory, run_task
 from gloveport.model import RunSummary, Task, new_id
 from gloveport.sandbox import Manager
@@ -25,4 +28,5 @@ async def run_locally(task: Task, settings: Settings, listener: Listener) -> Run
             directory=directory,
             listener=listener,
             redactor=manager.redactor,
+            receipt=current_receipt(settings.data, task.spec.backend, version("gloveport")),
         )

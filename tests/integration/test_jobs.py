@@ -107,6 +107,7 @@ async def run_with(
     settings: Settings,
     repository: Path,
     listener: Listener = lambda event: None,
+    receipt: Mapping[str, object] | None = None,
     **fields: object,
 ) -> RunDirectory:
     spec = Spec(source=Source(repo=str(repository)))
@@ -119,6 +120,7 @@ async def run_with(
         directory=directory,
         listener=listener,
         redactor=Redactor([KEY]),
+        receipt=receipt,
     )
     return directory
 
@@ -230,6 +232,15 @@ async def test_the_audit_trail_holds_what_was_done_and_not_what_was_said(
     assert EventKind.EXEC_ENDED in kinds
     assert EventKind.FILE_WRITTEN in kinds
     assert not kinds & {EventKind.PROMPT, EventKind.TURN}
+
+
+async def test_a_doctors_receipt_is_in_the_audit_trail_from_the_beginning(
+    manager: Manager, settings: Settings, repository: Path
+) -> None:
+    receipt = {"backend": "bubblewrap", "counts": {"held": 200}}
+    directory = await run_with(agent_that(fix), manager, settings, repository, receipt=receipt)
+    first = next(iter(read_trail(directory.audit)))
+    assert (first.kind, first.data["receipt"]) == (EventKind.RUN_STARTED, receipt)
 
 
 async def test_failing_tests_fail_the_run_and_keep_the_patch(

@@ -47,6 +47,8 @@ class Attack:
     """A file of the host that proves its success when the guest has written there."""
     asks: str = ""
     """A name whose look-up at the private network's name server proves its success."""
+    needs_neighbour: bool = False
+    """It looks for another sandbox, which is there meanwhile."""
     alone: bool = False
     """It may take its own harness with it, so that it gets one of its own."""
     on_host: bool = False

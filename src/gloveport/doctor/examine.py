@@ -166,7 +166,7 @@ class _Battle:
             await sandbox.require("python3")
             self.digests.setdefault(ground, (await sandbox.status()).plan_digest)
             async with AsyncExitStack() as stack:
-                if any(attack.name.startswith("lateral/") for attack in attacks):
+                if any(attack.needs_neighbour for attack in attacks):
                     await stack.enter_async_context(_neighbour(manager))
                 answers = await _attack(sandbox, [attack for attack in attacks if not attack.alone])
                 for attack in attacks:

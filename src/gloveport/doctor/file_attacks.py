@@ -57,16 +57,19 @@ def file_attacks(canaries: Canaries) -> Iterator[Attack]:
 
 
 def peer_attacks() -> Iterator[Attack]:
-    """What the guest gets of a neighbour, and of the host's other processes."""
+    """What the guest gets of a neighbour, and of the host's other processes, and what it can spoil for them."""
 
-    def attack(name: str, guard: str, run: str, **arguments: Any) -> Attack:
-        return Attack(name=f"{_PEER}/{name}", kind=_PEER, guard=guard, run=run, arguments=arguments, ground="plain")
+    def attack(name: str, guard: str, run: str, kind: AttackKind = _PEER, **arguments: Any) -> Attack:
+        return Attack(name=f"{kind}/{name}", kind=kind, guard=guard, run=run, arguments=arguments, needs_neighbour=True)
 
+    spoil = AttackKind.PEER_DOS
+    here: dict[str, Any] = {"address": "127.0.0.1", "port": NEIGHBOUR_PORT}
     yield attack("see-a-neighbours-process", "process namespace", "peers:sees", mark=MARK)
     yield attack("see-the-platforms-process", "process namespace", "peers:sees", mark="gloveport.doctor")
     yield attack("attach-a-neighbours-memory", "IPC namespace", "peers:segment")
-    here = {"address": "127.0.0.1", "port": NEIGHBOUR_PORT}
+    yield attack("overwrite-a-neighbours-memory", "IPC namespace", "peers:overwrites", spoil)
     yield attack("reach-a-neighbours-port", "network namespace", "network:direct", **here)
+    yield attack("take-a-neighbours-port", "network namespace", "peers:occupies", spoil, port=NEIGHBOUR_PORT)
 
 
 def limit_attacks() -> Iterator[Attack]:

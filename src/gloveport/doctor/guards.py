@@ -16,6 +16,7 @@ from gloveport.egress import Answer, Destination, EgressRecord, Gate, Judge
 from gloveport.egress.dial import dial
 from gloveport.egress.inspection import Inspection
 from gloveport.model import GIB, Bind, Limits, Plan, Tmpfs
+from gloveport.policy.egress.hosts import Address, forbidden_reason
 
 __all__ = ["GUARDS", "Guard"]
 
@@ -142,8 +143,14 @@ async def _allow(_: Destination) -> Answer:
     return _YES
 
 
+def _judge_addresses(_: Destination, addresses: Sequence[Address]) -> Answer:
+    """The address check by itself: no rule names a place, so every private one is refused."""
+    forbidden = [address for address in addresses if forbidden_reason(address, ()) is not None]
+    return Answer(allowed=not forbidden, rule="private addresses")
+
+
 def _without_policy(gate: Gate) -> Gate:
-    gate.judge = Judge(before=_allow, after=lambda *_: _YES)
+    gate.judge = Judge(before=_allow, after=_judge_addresses)
     gate.canonical = lambda text: text.strip("[]").rstrip(".").lower()
     return gate
 

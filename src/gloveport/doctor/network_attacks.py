@@ -35,7 +35,11 @@ def network_attacks() -> Iterator[Attack]:
 
 
 def _proxied(name: str, kind: AttackKind, guard: str, run: str, **arguments: Any) -> Attack:
-    return Attack(name=f"{kind}/{name}", kind=kind, guard=guard, run=run, arguments=arguments, ground="proxied")
+    # What is near would be refused by its address, too, if the policy did not refuse it by its name.
+    behind = "address check" if guard == _POLICY and kind is _LATERAL else ""
+    return Attack(
+        name=f"{kind}/{name}", kind=kind, guard=guard, behind=behind, run=run, arguments=arguments, ground="proxied"
+    )
 
 
 def _lookups() -> Iterator[Attack]:

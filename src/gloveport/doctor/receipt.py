@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import platform
@@ -20,10 +21,11 @@ from gloveport.doctor.attack import Outcome, Report
 from gloveport.errors import BackendUnavailable, Conflict, InvalidRequest
 from gloveport.store import make_private
 
-__all__ = ["keep_receipt", "verify_receipt", "write_receipt"]
+__all__ = ["current_receipt", "keep_receipt", "verify_receipt", "write_receipt"]
 
 _DIRECTORY = "receipts"
 _KEY = "key.pem"
+_TOLD = ("backend", "counts", "missing", "plans", "gloveport", "kernel", "user", "time")
 
 
 def keep_receipt(report: Report, data: Path, version: str) -> str:
@@ -42,11 +44,10 @@ def keep_receipt(report: Report, data: Path, version: str) -> str:
         "user": "root" if os.geteuid() == 0 else "ordinary",
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    public = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
     text = json.dumps(
         {
             "receipt": body,
-            "key": base64.b64encode(public).decode(),
+            "key": _public(key),
             "signature": base64.b64encode(key.sign(_canonical(body))).decode(),
         },
         indent=1,
@@ -56,6 +57,28 @@ def keep_receipt(report: Report, data: Path, version: str) -> str:
     fresh.write_text(text + "\n", "utf-8")
     fresh.replace(path)
     return text
+
+
+def current_receipt(data: Path, backend: str, version: str) -> Mapping[str, Any] | None:
+    """What the last receipt for a backend says in short, and whether it speaks of this `version` and this kernel.
+
+    `None` where there is none, it was altered, or somebody else signed it. For the record of a run: what its sandbox
+    was shown to keep out.
+    """
+    try:
+        text = (data / _DIRECTORY / f"{backend}.json").read_text("utf-8")
+        body = verify_receipt(text)
+        own = _public(_key(data / _DIRECTORY / _KEY))
+    except (OSError, InvalidRequest):
+        return None
+    if json.loads(text)["key"] != own:
+        return None
+    is_current = (body["gloveport"], body["kernel"]) == (version, platform.release())
+    return {
+        **{name: body[name] for name in _TOLD},
+        "current": is_current,
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+    }
 
 
 def write_receipt(text: str, path: Path) -> None:
@@ -85,6 +108,11 @@ def verify_receipt(text: str) -> Mapping[str, Any]:
 
 def _canonical(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _public(key: Ed25519PrivateKey) -> str:
+    raw = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return base64.b64encode(raw).decode()
 
 
 def _key(path: Path) -> Ed25519PrivateKey:

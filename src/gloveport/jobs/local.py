@@ -63,8 +63,9 @@ async def run_task(
     directory: RunDirectory,
     listener: Listener,
     redactor: Redactor,
+    receipt: Mapping[str, Any] | None = None,
 ) -> RunSummary:
-    """Run `task` once; the summary that `run.json` holds.
+    """Run `task` once; the summary that `run.json` holds. A doctor's `receipt` is recorded at its beginning.
 
     Failures of the task, the model, the policy and the backend end up in the summary, not as exceptions. Cancelling
     stops the agent and keeps what it has changed as a patch, then passes on. So does a defect, of the agent's or the
@@ -90,7 +91,8 @@ async def run_task(
     try:
         trail = Trail(directory.trajectory, trace=trace, redactor=redactor, listener=hear)
         try:
-            return await _Run(task, manager, directory, trail, redactor).carry_out(make_agent)
+            run = _Run(task, manager, directory, trail, redactor)
+            return await run.carry_out(make_agent, receipt)
         finally:
             trail.close()
     finally:
@@ -123,11 +125,11 @@ class _Run:
             protected=protected_patterns(task.spec.policy),
         )
 
-    async def carry_out(self, make_agent: MakeAgent) -> RunSummary:
+    async def carry_out(self, make_agent: MakeAgent, receipt: Mapping[str, Any] | None) -> RunSummary:
         task = self._task
         sandbox: Sandbox | None = None
         try:
-            self._start()
+            self._start(receipt)
             sandbox = Sandbox(await self._manager.create(task.spec, trail=self._trail))
             self._save(sandbox=sandbox.id)
             async with make_agent(task, sandbox, self._trail) as agent:
@@ -149,14 +151,16 @@ class _Run:
                 await self._finish(sandbox)
         return self._summary
 
-    def _start(self) -> None:
+    def _start(self, receipt: Mapping[str, Any] | None) -> None:
         self._save()
-        facts = {
+        facts: dict[str, Any] = {
             "run": self._summary.id,
             "repo": self._summary.repo,
             "commit": self._summary.commit,
             "test": self._task.test,
         }
+        if receipt is not None:
+            facts["receipt"] = receipt
         self._trail.append(EventKind.RUN_STARTED, facts)
         self._trail.append(EventKind.PROMPT, {"text": self._task.prompt})
 

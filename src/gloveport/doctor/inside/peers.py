@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import socket
 import sys
 
-__all__ = ["dwell", "sees", "segment", "signals"]
+__all__ = ["dwell", "occupies", "overwrites", "sees", "segment", "signals"]
 
 KEY = 0x676C6F76
 
@@ -57,6 +58,28 @@ def signals(mark: str) -> str:
 def segment() -> str:
     """System V shared memory of somebody else."""
     return f"segment {found}" if (found := _shared(0)) >= 0 else ""
+
+
+def overwrites() -> str:
+    """Somebody else's shared memory, written over."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.shmat.restype = ctypes.c_void_p
+    found = _shared(0)
+    place = libc.shmat(found, None, 0) if found >= 0 else None
+    if place in (None, ctypes.c_void_p(-1).value):
+        return ""
+    ctypes.memset(place, 0x41, 16)
+    return f"segment {found} is written over"
+
+
+def occupies(port: int) -> str:
+    """A port that cannot be had, because somebody else has it: so theirs could be taken."""
+    with socket.socket() as taking:
+        try:
+            taking.bind(("127.0.0.1", port))
+        except OSError as error:
+            return f"port {port} is somebody else's" if error.errno == errno.EADDRINUSE else ""
+    return ""
 
 
 if __name__ == "__main__":
