@@ -1,5 +1,7 @@
 """`make demo`: an agent repairs a real project in a sandbox, and the project's next release judges the repair.
 
+Every wall is on, and one host is open: the project's issue tracker, which the demo plays on this machine.
+
 With ANTHROPIC_API_KEY set a real model does it. Without, a script plays the model; everything else is real: the Agent
 SDK, the Claude Code CLI, the sandbox, the edits, the tests.
 """
@@ -12,7 +14,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import anyio
@@ -25,6 +30,7 @@ from gloveport.testing import ScriptedModel, serve
 ROOT = Path(__file__).resolve().parent.parent.parent
 PLACE = ROOT / ".demo"
 GLOVEPORT = str(Path(sys.executable).parent / "gloveport")
+TRACKER = "127.0.0.2"
 PYTEST = "python3 -m pytest -q -p no:cacheprovider -W ignore tests"
 GIT = {
     "GIT_CONFIG_GLOBAL": "/dev/null",
@@ -93,17 +99,62 @@ def make_toolchain() -> Path:
     return toolchain
 
 
-def repair(repository: Path, toolchain: Path, model: Mapping[str, str]) -> None:
+class Tracker(BaseHTTPRequestHandler):
+    """The project's issue tracker, with one issue."""
+
+    def do_GET(self) -> None:
+        """Tell it."""
+        body = PROMPT.encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - its name there
+        """Nothing: what passes is in the audit trail."""
+
+
+@contextmanager
+def open_tracker() -> Iterator[int]:
+    """Its port, on an address of this machine."""
+    with ThreadingHTTPServer((TRACKER, 0), Tracker) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+def write_policy(port: int) -> Path:
+    """What the repair needs, and nothing else."""
+    policy = PLACE / "policy.toml"
+    policy.write_text((Path(__file__).parent / "policy.toml").read_text().replace("PORT", str(port)))
+    return policy
+
+
+def repair(repository: Path, toolchain: Path, policy: Path, model: Mapping[str, str]) -> None:
     """The main job, as a user would type it."""
-    shown = ("--read-only", toolchain, "--env", "PYTHONDONTWRITEBYTECODE=1")
-    print(f"    gloveport run --repo {repository.relative_to(ROOT)} --test '{PYTEST}' '…'", flush=True)
+    shown = ("--read-only", toolchain, "--env", "PYTHONDONTWRITEBYTECODE=1", "--policy", policy)
+    said = f"--repo {repository.relative_to(ROOT)} --policy {policy.relative_to(ROOT)} --test '{PYTEST}'"
+    print(f"    gloveport run {said} '…'", flush=True)
     run(GLOVEPORT, "run", "--repo", repository, *shown, "--test", PYTEST, PROMPT, env=model)
 
 
-async def repair_with_a_script(repository: Path, toolchain: Path) -> None:
-    async with serve(ScriptedModel.of(*turns())) as endpoint:
+async def repair_with_a_script(repository: Path, toolchain: Path, policy: Path, port: int) -> None:
+    async with serve(ScriptedModel.of(*turns(f"http://{TRACKER}:{port}/issues/1"))) as endpoint:
         model = {"ANTHROPIC_BASE_URL": endpoint.url, "ANTHROPIC_API_KEY": "scripted-no-key", "NO_PROXY": "127.0.0.1"}
-        await anyio.to_thread.run_sync(repair, repository, toolchain, model)
+        await anyio.to_thread.run_sync(repair, repository, toolchain, policy, model)
+
+
+def check_egress(audit: Path) -> None:
+    """Everything that went out, or tried to, is in the audit trail: nothing but the tracker was reached."""
+    events = [json.loads(line) for line in audit.read_text().splitlines()]
+    tried = [event["data"] for event in events if event["kind"] == "egress"]
+    reached = {each["host"] for each in tried if each["allowed"]}
+    if not reached <= {TRACKER}:
+        sys.exit(f"error: the agent reached {', '.join(sorted(reached))}")
+    note(f"its whole egress: {', '.join(sorted(reached)) or 'none'}")
+    for each in tried:
+        if not each["allowed"]:
+            note(f"refused: {each['host']} ({each['reason']})")
 
 
 def judge(repository: Path, toolchain: Path, later: Path) -> None:
@@ -133,11 +184,15 @@ def main() -> None:
     repository, toolchain = make_repository(earlier), make_toolchain()
     before = fingerprint(repository)
 
-    say("The agent works on a copy-on-write view of the repository, in a sandbox without a network")
-    if scripted:
-        anyio.run(repair_with_a_script, repository, toolchain)
-    else:
-        repair(repository, toolchain, {})
+    say(
+        "The agent works on a copy-on-write view of the repository, in a sandbox whose one way out is the issue tracker"
+    )
+    with open_tracker() as port:
+        policy = write_policy(port)
+        if scripted:
+            anyio.run(repair_with_a_script, repository, toolchain, policy, port)
+        else:
+            repair(repository, toolchain, policy, {})
 
     say("The patch (gloveport diff last)")
     run(GLOVEPORT, "diff", "last")
@@ -153,6 +208,7 @@ def main() -> None:
     run("git", "clone", "--quiet", repository, clone, env=GIT)
     run("git", "apply", "--check", patch, cwd=clone)
     note("git apply --check succeeds on a fresh clone")
+    check_egress(Path(shown["directory"]) / "audit.jsonl")
     run(GLOVEPORT, "verify", "last")
 
     say("Applying the patch to the user's repository (gloveport apply last)")

@@ -19,8 +19,12 @@ _REPRODUCE = (
 _SMALLEST_TESTS = "python3 -m pytest -q -p no:cacheprovider -W ignore tests/test_base.py"
 
 
-def turns() -> tuple[Turn, ...]:
-    """The script."""
+def _fetch(url: str) -> str:
+    return f"python3 -c \"import urllib.request as u; print(u.urlopen('{url}').read().decode())\""
+
+
+def turns(tracker: str) -> tuple[Turn, ...]:
+    """The script; the issue is at `tracker`."""
 
     def call(tool: str, **asked: object) -> ToolUse:
         return ToolUse(tool, asked)
@@ -30,7 +34,12 @@ def turns() -> tuple[Turn, ...]:
     return (
         (Text("I will follow the coding skill."), ToolUse("Skill", {"skill": "coding"})),
         (
-            Text("First I look for where a wildcard becomes a range."),
+            Text("What does the tracker say, and what others?"),
+            call("Bash", command=_fetch(tracker), description="Read the issue"),
+            call("Bash", command=_fetch("http://elsewhere.example/"), description="Look elsewhere"),
+        ),
+        (
+            Text("I may read the tracker, and nothing else. Now I look for where a wildcard becomes a range."),
             call("Grep", pattern="next_patch|next_minor", path="/workspace/semantic_version", output_mode="content"),
             call("Bash", command=_REPRODUCE, description="Reproduce the report"),
         ),

@@ -31,6 +31,8 @@ def test_the_demo_repairs_a_real_project_and_is_judged_by_its_next_release(place
     assert "byte-identical" in said
     assert "git apply --check succeeds" in said
     assert "unbroken" in said
+    assert "its whole egress: 127.0.0.2\n" in said
+    assert "refused: elsewhere.example (no rule names elsewhere.example:80" in said
     assert "51 passed" in said.split("==> ")[-1]
     (run,) = (place / "data" / "runs").iterdir()
     assert {path.name for path in run.iterdir()} >= {

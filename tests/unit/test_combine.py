@@ -75,6 +75,9 @@ def test_a_link_is_no_way_out_of_the_list(tmp_path: Path) -> None:
 
 def test_a_lower_layer_shows_no_more_unless_the_upper_says_so(tmp_path: Path) -> None:
     more = '[files]\nread_only = ["/srv"]'
+    assert combine(Spec(policy=policy('[files]\nprotected = ["x"]', more))).read_only == ("/srv",)
+    with pytest.raises(PolicyDenied, match="none"):
+        combine(Spec(policy=policy("[files]\nread_only = []", more)))
     with pytest.raises(PolicyDenied, match=r"/srv is not among the host paths that the policy shows \(/opt\)"):
         combine(Spec(policy=policy('[files]\nread_only = ["/opt"]', more)))
     opened = policy('open = ["files"]\n[files]\nread_only = ["/opt"]', more)

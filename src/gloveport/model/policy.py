@@ -126,8 +126,8 @@ class ToolRate:
 class FileRules:
     """Host paths beyond the built-in allow-list."""
 
-    read_only: tuple[str, ...] = ()
-    """Shown in the guest at the same place."""
+    read_only: tuple[str, ...] | None = None
+    """Shown in the guest at the same place, and all that lower layers may show; `None` leaves that to them."""
     hidden: tuple[str, ...] = ()
     """Not shown, although a directory above is."""
     writable: tuple[str, ...] = ()

@@ -23,7 +23,7 @@ def combine(spec: Spec) -> Spec:
     layers = spec.policy.layers
     shown: dict[str, None] = {}
     for number, layer in enumerate(layers):
-        for path in layer.files.read_only if layer.files is not None else ():
+        for path in (layer.files.read_only or ()) if layer.files is not None else ():
             check_allowed(path, layers[:number])
             shown[path] = None
     for path in spec.read_only:
@@ -74,12 +74,13 @@ def check_allowed(path: str, layers: Iterable[PolicyLayer]) -> None:
     `layers` are those above the one that asks for it.
     """
     for layer in layers:
-        if layer.files is None or "files" in layer.open:
+        listed = layer.files.read_only if layer.files is not None else None
+        if listed is None or "files" in layer.open:
             continue
         # Both as they resolve: a link below a listed directory may lead anywhere.
         real = os.path.realpath(path)
-        if not any(is_within(real, os.path.realpath(place)) for place in layer.files.read_only):
-            allowed = ", ".join(layer.files.read_only) or "none"
+        if not any(is_within(real, os.path.realpath(place)) for place in listed):
+            allowed = ", ".join(listed) or "none"
             raise PolicyDenied(
                 f"{path} is not among the host paths that the policy shows ({allowed})",
                 hint=f"leave it out, or ask who keeps the policy: {layer.origin}",

@@ -111,7 +111,7 @@ def _named_places(policy: Policy) -> Iterator[tuple[int, str, str]]:
     """The layer, the key and the path of every host path that a layer shows; whoever may write it may read it."""
     for number, layer in enumerate(policy.layers):
         for key in ("read_only", "writable") if layer.files is not None else ():
-            for place in getattr(layer.files, key):
+            for place in getattr(layer.files, key) or ():
                 yield number, key, posixpath.normpath(place)
 
 

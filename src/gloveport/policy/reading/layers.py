@@ -186,6 +186,8 @@ class _Reader:
         """Paths of the host in full: `~` is the home of who loads the policy."""
         found: dict[str, tuple[str, ...]] = {}
         for key, texts in self._document.body.files or ():
+            if texts is None:
+                continue
             whole = []
             for number, text in enumerate(texts):
                 path = text if key == "protected" else os.path.expanduser(text)

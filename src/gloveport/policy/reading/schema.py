@@ -109,7 +109,7 @@ class Tools(_Strict):
 class Files(_Strict):
     """Host paths beyond the built-in ones; absolute, or below `~`."""
 
-    read_only: list[str] = []
+    read_only: list[str] | None = None
     hidden: list[str] = []
     writable: list[str] = []
     protected: list[str] = []
