@@ -17,6 +17,7 @@ import pytest
 
 from gloveport.backends.bubblewrap.calls import REFUSED_CALLS
 from gloveport.backends.bubblewrap.probe import LEAST_LANDLOCK, landlock_version
+from gloveport.doctor.kernel_attacks import ARGUMENTS, ONLY_FOR_ROOT
 from gloveport.model import Spec
 from gloveport.policy.reading.document import parse_document
 from gloveport.policy.reading.layers import compile_layer, merge_layers
@@ -137,88 +138,6 @@ def orphan(name, code):
 
 print(json.dumps({name: orphan(name, code) for name, code in ATTACKS.items()}))
 """
-
-# What each refused call is given: something the kernel refuses too, but for a reason of its own.
-BAD = -1
-ARGUMENTS: Mapping[str, tuple[int, ...]] = {
-    "acct": (1,),
-    "add_key": (0, 0, 0, 0, 0),
-    "adjtimex": (0,),
-    "bpf": (0, 0, 1 << 20),
-    "chroot": (0,),
-    "clock_adjtime": (0, 0),
-    "clock_settime": (99, 0),
-    "delete_module": (1, 0),
-    "fanotify_init": (0x200, 0),
-    "finit_module": (BAD, 0, BAD),
-    "fsconfig": (BAD, 99, 0, 0, 0),
-    "fsmount": (BAD, 0, 0),
-    "fsopen": (0, 0),
-    "fspick": (BAD, 0, 0),
-    "get_mempolicy": (0, 0, 0, 0, 0),
-    "init_module": (0, 0, 0),
-    "io_uring_enter": (BAD, 0, 0, 0, 0, 0),
-    "io_uring_register": (BAD, 0, 0, 0),
-    "io_uring_setup": (0, 0),
-    "ioperm": (0, 1, 0),
-    "iopl": (0,),
-    "kcmp": (0, 0, 0, 0, 0),
-    "kexec_file_load": (BAD, BAD, 0, 0, BAD),
-    "kexec_load": (0, 99, 0, BAD),
-    "keyctl": (9999, 0, 0, 0, 0),
-    "lookup_dcookie": (0, 0, 0),
-    "mbind": (0, 0, 0, 0, 0, 0),
-    "migrate_pages": (0, BAD, 0, 0),
-    "modify_ldt": (0, 0, 0),
-    "mount": (0, 0, 0, 0, 0),
-    "mount_setattr": (BAD, 0, 0, 0, 1),
-    "move_mount": (BAD, 0, BAD, 0, BAD),
-    "move_pages": (0, 0, 0, 0, 0, 0),
-    "name_to_handle_at": (BAD, 0, 0, 0, BAD),
-    "nfsservctl": (0, 0, 0),
-    "open_by_handle_at": (BAD, 0, 0),
-    "open_tree": (BAD, 0, BAD),
-    "open_tree_attr": (BAD, 0, BAD, 0, 0),
-    "perf_event_open": (0, 0, BAD, BAD, BAD),
-    "pidfd_getfd": (BAD, 0, 0),
-    "pivot_root": (0, 0),
-    "process_madvise": (BAD, 0, 0, 0, 1),
-    "process_vm_readv": (0, 0, 0, 0, 0, 1),
-    "process_vm_writev": (0, 0, 0, 0, 0, 1),
-    "ptrace": (9999, 0, 0, 0),
-    "quotactl": (0, 0, 0, 0),
-    "quotactl_fd": (BAD, 0, 0, 0),
-    "reboot": (0, 0, 0, 0),
-    "request_key": (0, 0, 0, 0),
-    "sched_setaffinity": (0, 0, 0),
-    "set_mempolicy": (0, 0, 0),
-    "set_mempolicy_home_node": (0, 0, 0, 1),
-    "setdomainname": (0, BAD),
-    "sethostname": (0, BAD),
-    "setns": (BAD, 0),
-    "settimeofday": (0, 1),
-    "swapoff": (1,),
-    "swapon": (0, BAD),
-    "syslog": (9999, 0, 0),
-    "umount2": (0, BAD),
-    "unshare": (0x200,),
-    "userfaultfd": (BAD,),
-    "vhangup": (),
-}
-ONLY_FOR_ROOT = {
-    "acct",
-    "delete_module",
-    "finit_module",
-    "init_module",
-    "kexec_file_load",
-    "kexec_load",
-    "open_by_handle_at",
-    "reboot",
-    "swapoff",
-    "syslog",
-    "vhangup",
-}
-"""The kernel itself refuses these to all but the host's root, so the counter-arm is root on the host."""
 
 NEW_USER, NEW_NET, CHILD_SIGNAL = 0x10000000, 0x40000000, 17
 ALL_NAMESPACES = {

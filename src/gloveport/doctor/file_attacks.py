@@ -48,6 +48,7 @@ def file_attacks(canaries: Canaries) -> Iterator[Attack]:
             arguments={"path": f"/workspace/{path}"},
             leaves=f"{there['source']}/{path}",
         )
+    yield attack("leave-a-program-of-its-owner", "system-call filter", "files:set_user_id", _ESCAPE)
     yield attack("read-a-variable", "declared variables", "files:environment", canary=text)
     for name in ("kmsg", "mem", "port", "fuse", "kvm", "vda", "loop-control", "cuse", "vhost-vsock", "net/tun"):
         path = f"/dev/{name}"
