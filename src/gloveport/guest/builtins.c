@@ -193,7 +193,7 @@ static int final_mode(const char *path, int mode, int *final) {
     if (stat(path, &about) < 0)
         return errno == ENOENT ? 0 : -1;
     if (mode == MODE_KEEP)
-        *final = (int)(about.st_mode & 07777);
+        *final = (int)(about.st_mode & 01777); /* other content is nobody's program yet: as the kernel does on a write */
     return require_regular(&about);
 }
 

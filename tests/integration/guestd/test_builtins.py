@@ -246,6 +246,15 @@ def test_a_large_directory_is_listed_whole(guestd: Client, directory: bytes) -> 
     assert len({each.name for each in listed(guestd, directory)}) == 3000
 
 
+def test_a_file_that_is_rewritten_is_its_owners_program_no_more(guestd: Client, directory: bytes) -> None:
+    path = directory + b"/program"
+    put(guestd, path, b"first", "755")
+    if guestd.run("chmod", "u+s,g+s", path).code != 0:
+        pytest.skip("here nobody can set these bits")
+    put(guestd, path, b"second", "-")
+    assert (get(guestd, path), mode_of(guestd, path)) == (b"second", 0o755)
+
+
 def test_directories_are_made_with_their_mode(guestd: Client, directory: bytes) -> None:
     path = directory + b"/a/b"
     assert failure(guestd, "mkdir", path, "700", "0") == errno.ENOENT
