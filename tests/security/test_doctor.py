@@ -38,6 +38,7 @@ def test_no_attack_succeeds_each_is_shown_to_work_and_the_receipt_says_so(cli, t
     done = cli("doctor", "--attack", "--receipt", str(receipt), "--json", patience=PATIENCE)
     assert done.returncode == 0, done
     findings = json.loads(done.stdout)["findings"]
+    assert len({finding["attack"]["name"] for finding in findings}) == len(findings)
     by_outcome = {outcome: [f["attack"]["name"] for f in findings if f["outcome"] == outcome] for outcome in Outcome}
     assert by_outcome[Outcome.SUCCEEDED] == []
     assert by_outcome[Outcome.UNPROVEN] == []

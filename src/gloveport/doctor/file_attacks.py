@@ -88,8 +88,8 @@ def limit_attacks() -> Iterator[Attack]:
         )
 
     yield attack("fork-without-end", "process limit", "forks", count=100)
-    yield attack("take-memory", "memory limit", "memory", mib=300)
-    yield attack("fill-the-disk", "disk limit", "disk", directory="/workspace", mib=64)
+    yield attack("take-memory", "memory limit", "memory", mib=300, hold=4)
+    yield attack("fill-the-disk", "disk limit", "disk", directory="/workspace", mib=64, hold=4)
     yield attack("fill-the-temporary-directory", "bounded /tmp", "disk", directory="/tmp", mib=20)
     yield attack("fill-the-home", "bounded /tmp", "disk", directory="/home/guest", mib=20)
     yield attack("fill-shared-memory", "bounded /tmp", "disk", directory="/dev/shm", mib=20)

@@ -41,7 +41,7 @@ _GET_FLAGS, _SET_FLAGS, _SET_ADDRESS, _SET_NETMASK = 0x8913, 0x8914, 0x8916, 0x8
 _UP = 1
 _RESOLVER: Mapping[str, str] = MappingProxyType(
     {
-        "/etc/resolv.conf": "nameserver 127.0.0.1\noptions timeout:2 attempts:1\n",
+        "/etc/resolv.conf": "nameserver 127.0.0.1\noptions timeout:5 attempts:3\n",
         "/etc/nsswitch.conf": "hosts: files dns\n",
         "/etc/hosts": "127.0.0.1 localhost\n",
     }

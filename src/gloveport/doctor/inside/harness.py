@@ -13,7 +13,7 @@ from typing import Any
 
 __all__ = ["attempt", "main", "orphan", "take"]
 
-SECONDS = 20
+SECONDS = 40
 """What one attack may take."""
 AT_A_TIME = 16
 

@@ -30,17 +30,17 @@ def forks(count: int) -> str:
     return f"{count} processes at once"
 
 
-def memory(mib: int) -> str:
+def memory(mib: int, hold: float) -> str:
     """So much memory, each page of it written."""
     held = []
     for _ in range(mib):
         held.append(bytearray(os.urandom(4096)) * (PIECE // 4096))
         time.sleep(0.002)  # whoever measures gets a chance to look
-    time.sleep(1.5)
+    time.sleep(hold)
     return f"{len(held)} MiB held"
 
 
-def disk(directory: str, mib: int) -> str:
+def disk(directory: str, mib: int, hold: float = 0.0) -> str:
     """So many bytes in a directory."""
     path = os.path.join(directory, "filled")
     try:
@@ -49,7 +49,7 @@ def disk(directory: str, mib: int) -> str:
                 file.write(os.urandom(4096) * (PIECE // 4096))
                 file.flush()
                 time.sleep(0.01)  # whoever measures gets a chance to look
-            time.sleep(1.5)
+            time.sleep(hold)
         return f"{mib} MiB in {directory}"
     finally:
         os.unlink(path)

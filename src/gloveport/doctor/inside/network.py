@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 __all__ = ["abstract", "ask_names", "direct", "placeholder", "raw", "socks", "through"]
 
-SECONDS = 5
+SECONDS = 15
 REACHED = b"reached "
 
 
