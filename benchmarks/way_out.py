@@ -65,7 +65,12 @@ async def measure(effort: Effort) -> list[Result]:
             bound=CONNECT_BOUND_MS,
         ),
         add("kept-alive request in a tunnel, added", seconds["tunnel"], direct, against=DIRECT, bound=REQUEST_BOUND_MS),
-        add("kept-alive plain HTTP request, decided by itself, added", seconds["request"], direct, against=DIRECT),
+        add(
+            "kept-alive plain HTTP request, decided by itself, added",
+            seconds["request"],
+            direct,
+            against=DIRECT,
+        ),
     ]
 
 

@@ -35,6 +35,7 @@ LAYERS: dict[str, int] = {
     # 3: what is done with sandboxes
     "agents": 3,
     "jobs": 3,
+    "listen": 3,
     "trajectory": 3,
     "doctor": 3,
     "testing": 3,
@@ -55,6 +56,7 @@ SIDEWAYS: dict[str, set[str]] = {
     "settings": {"errors"},
     "cli": {"__init__"},
     "runner": {"__init__"},
+    "listen": {"__init__"},
 }
 """What a package may import of its own layer (or, for `__init__`, the version above)."""
 
@@ -93,6 +95,7 @@ MAY_IMPORT_BY_NAME = {
     "__init__.py": "the public names, when they are first used",
     "backends/__init__.py": "the backend that is asked for",
     "cli/application.py": "the command that is invoked",
+    "egress/sigv4.py": "what signs for AWS, when a policy binds a key of it",
     "sandbox/inspection.py": "the certificate authority, when a policy looks into TLS",
     "cli/main.py": "the command that is invoked",
     "doctor/inside/harness.py": "the attacks that it was sent, in a sandbox",

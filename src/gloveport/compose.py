@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from importlib.metadata import version
 
 from gloveport.agents.service import ClaudeAgents
 from gloveport.doctor.receipt import current_receipt
 from gloveport.jobs import Listener, make_run_directory, run_task
+from gloveport.listen.desk import open_desk
 from gloveport.model import RunSummary, Task, new_id
 from gloveport.sandbox import Manager
 from gloveport.settings import Settings
 
 __all__ = ["run_locally"]
 
-_NOBODY_ASKED = 0.0
-"""Seconds: `gloveport approvals` speaks with the runner only, so what would be asked in a run is denied at once."""
 
+async def run_locally(task: Task, settings: Settings, listener: Listener, *, ask_seconds: float = 0.0) -> RunSummary:
+    """Carry out one task in this process, with a sandbox of its own and Claude as the agent.
 
-async def run_locally(task: Task, settings: Settings, listener: Listener) -> RunSummary:
-    """Carry out one task in this process, with a sandbox of its own and Claude as the agent."""
-    async with Manager(settings, ask_seconds=_NOBODY_ASKED) as manager:
-        directory = make_run_directory(settings.data, new_id())
+    What its policy asks about waits `ask_seconds` for `gloveport approvals`; with 0 it is denied at once, and there is
+    no socket for an answer.
+    """
+    async with AsyncExitStack() as stack:
+        manager = await stack.enter_async_context(Manager(settings, ask_seconds=ask_seconds))
+        run = new_id()
+        if ask_seconds > 0:
+            await stack.enter_async_context(open_desk(manager.approvals, run, settings))
+        directory = make_run_directory(settings.data, run)
         return await run_task(
             task,
             manager=manager,

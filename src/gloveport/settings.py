@@ -45,6 +45,11 @@ class Settings:
         """The runner's socket."""
         return self.state / "runner.sock"
 
+    @property
+    def desks(self) -> Path:
+        """Where each run that asks has the socket of its desk: `<run>.sock`."""
+        return self.state / "desks"
+
     @classmethod
     def load(cls, env: Mapping[str, str] | None = None) -> Settings:
         """Settings from `env` (the process's environment unless given).

@@ -5,58 +5,20 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 import pytest
 
-from gloveport.testing import ScriptedModel, Text, ToolUse, serve
-from gloveport.testing.scripted import Turn
+from gloveport.testing import Text, ToolUse
+
+from .conftest import KEY, in_thread
 
 pytestmark = [pytest.mark.anyio, pytest.mark.needs("agent")]
 
-KEY = "sk-test-0123456789-not-a-key"
 WRITE = (Text("I write."), ToolUse("Bash", {"command": "echo hello > made.txt", "description": "Make a file"}))
 DONE = (Text("1. Summary: made a file."),)
-
-
-@pytest.fixture
-def repository(make_repository: Callable[[Mapping[str, str]], Path]) -> Path:
-    return make_repository({"README": "a project\n"})
-
-
-@pytest.fixture
-async def scripted(cli) -> AsyncIterator:
-    """The command line, with a model that says the given turns."""
-    async with anyio.create_task_group() as tasks:
-        opened: list[anyio.Event] = []
-
-        async def open_model(*turns: Turn):
-            ready, over = anyio.Event(), anyio.Event()
-            opened.append(over)
-            holder = {}
-
-            async def hold() -> None:
-                async with serve(ScriptedModel.of(*turns)) as endpoint:
-                    holder["url"] = endpoint.url
-                    ready.set()
-                    await over.wait()
-
-            tasks.start_soon(hold)
-            await ready.wait()
-            env = {"ANTHROPIC_BASE_URL": holder["url"], "ANTHROPIC_API_KEY": KEY}
-            return replace(cli, env={**cli.env, **env})
-
-        yield open_model
-        for over in opened:
-            over.set()
-
-
-async def in_thread(function, *arguments):
-    return await anyio.to_thread.run_sync(lambda: function(*arguments))
 
 
 async def test_a_run_is_shown_listed_diffed_verified_and_applied(scripted, repository: Path) -> None:

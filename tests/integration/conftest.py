@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
@@ -119,9 +119,11 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(host: str = "localhost", authority: Authority | None = None) -> Iterator[Server]:
-    """A server that runs meanwhile."""
-    with Server(host, authority) as server:
+def serving(
+    host: str = "localhost", authority: Authority | None = None, make: Callable[..., Server] | None = None
+) -> Iterator[Server]:
+    """A server that runs meanwhile; `make` makes one of another kind."""
+    with (make or Server)(host, authority) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         yield server

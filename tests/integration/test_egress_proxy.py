@@ -77,6 +77,21 @@ async def test_each_request_on_one_connection_is_decided_by_itself(port: int) ->
     ]
 
 
+async def test_what_a_server_says_unasked_is_no_answer_to_the_next_request() -> None:
+    async def answer_twice(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                await stream.receive()
+                answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n" + body for body in (b"asked", b"extra")]
+                await stream.send(b"".join(answers))
+                await stream.receive()
+
+    async with World().serve() as world, peer(answer_twice) as port:
+        asked = f"GET http://good.test:{port}/ HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        heard = await world.say(asked * 2)
+    assert (heard.count(b"asked"), heard.count(b"extra")) == (2, 0)
+
+
 async def test_the_host_that_was_decided_is_the_one_that_the_server_hears(port: int) -> None:
     request = f"GET http://good.test:{port}/ HTTP/1.1\r\nHost: evil.test\r\nProxy-Authorization: secret\r\n"
     async with World().serve() as world:

@@ -24,9 +24,9 @@ from gloveport.client.backend import RunnerBackend
 from gloveport.client.start import runner_environment
 from gloveport.client.wire import INPUT_WINDOW, Decoder, Kind, encode_data, encode_frame, encode_json, encode_signal
 from gloveport.errors import BackendUnavailable, GloveportError, InvalidRequest, LimitExceeded, NotFound
+from gloveport.listen.connection import Connection as RunnerConnection
+from gloveport.listen.contain import contain
 from gloveport.model import ExecRequest, Limits, Ref, Spec
-from gloveport.runner.connection import Connection as RunnerConnection
-from gloveport.runner.contain import contain
 from gloveport.runner.processes import relay
 from gloveport.sandbox import Sandbox
 from gloveport.settings import Settings

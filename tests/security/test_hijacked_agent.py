@@ -16,7 +16,18 @@ from gloveport.agents.model_proxy import Credential, ModelProxySpec
 from gloveport.agents.service import AgentSpec, ClaudeAgents, open_claude_agent
 from gloveport.errors import BackendUnavailable
 from gloveport.jobs import make_run_directory, run_task
-from gloveport.model import EndReason, EventKind, RunState, SessionEnd, SessionEnded, SessionEvent, Spec, Task, new_id
+from gloveport.model import (
+    EndReason,
+    EventKind,
+    RunState,
+    SessionEnd,
+    SessionEnded,
+    SessionEvent,
+    Spec,
+    Task,
+    ToolCalled,
+    new_id,
+)
 from gloveport.sandbox import Manager, Sandbox
 from gloveport.store import Redactor, Trail, read_trail
 from gloveport.testing import Endpoint, Reply, ScriptedModel, Text, serve
@@ -45,6 +56,12 @@ def answer(*blocks, **more):
 
 def tool(**changes):
     return {{"type": "tool_use", "id": "t", "name": "Bash", "input": {{"command": "true"}}, **changes}}
+
+def streamed(text, name="Bash"):
+    block = {{"type": "tool_use", "id": "t", "name": name, "input": {{}}}}
+    delta = {{"type": "input_json_delta", "partial_json": text}}
+    say(type="stream_event", event={{"type": "content_block_start", "index": 0, "content_block": block}})
+    say(type="stream_event", event={{"type": "content_block_delta", "index": 0, "delta": delta}})
 
 def result(**changes):
     facts = {{"subtype": "success", "duration_ms": 1, "duration_api_ms": 1, "is_error": False, "num_turns": 1}}
@@ -146,6 +163,9 @@ MALFORMED = {
     ),
     "the input is nested deeply": 'send(json.dumps({"type": "assistant", "message": {"model": "m", "content": '
     '[tool(input="@")]}}).replace(\'"@"\', \'{"a": \' + "[" * 500 + "]" * 500 + "}"))\nresult()',
+    "a streamed input is nested deeply": (
+        'streamed("{\\"a\\":" + "[" * 500 + "]" * 500 + "}")\nanswer(tool())\nresult()'
+    ),
     "a line is nested beyond the parser": 'send(\'{"type": \' + "[" * 200000)',
     "a line is no JSON": 'send("{nonsense")',
     "a number is infinite": "answer(tool(input={'a': 1e999}))\nresult()",
@@ -168,9 +188,38 @@ async def test_a_malformed_message_ends_the_session_with_a_clear_error(
     assert end.message.startswith("the agent's command line s"), end.message
 
 
+async def test_a_streamed_input_that_cannot_be_read_changes_nothing(
+    sandbox: Sandbox, manager: Manager, trail: Trail, hijack: Hijack
+) -> None:
+    hijack(
+        """
+        def event(**facts):
+            say(type="stream_event", event=facts)
+
+        for odd in ({}, [], "t", {"type": "tool_use", "id": [], "name": "Bash"}):
+            event(type="content_block_start", index=0, content_block=odd)
+        event(type="content_block_delta", index=7, delta={"type": "input_json_delta", "partial_json": "{}"})
+        for text in ("[1]", "{nonsense", "[" * 200000):
+            streamed(text)
+            answer(tool())
+        streamed(text, name="Skill")
+        event(type="content_block_delta", index={}, delta=[])
+        event(type="content_block_delta", index=0, delta={"type": "input_json_delta", "partial_json": {}})
+        answer(tool())
+        result()
+        listen()
+        """
+    )
+    async with serve(talkative()) as endpoint:
+        events = await converse(manager, sandbox, trail, endpoint)
+    assert ended(events).end is SessionEnd.DONE
+    assert [event.input for event in events if isinstance(event, ToolCalled)] == [{"command": "true"}] * 4
+
+
 FLOODS = {
     "text in one turn": 'for _ in range(9):\n    answer({"type": "text", "text": "x" * 3_000_000})',
     "calls in one turn": "for number in range(1000):\n    answer(*[tool(id=str(n)) for n in range(100)])",
+    "streamed calls in one turn": 'for _ in range(9):\n    streamed("x" * 3_000_000)',
     "one line": 'for _ in range(40):\n    sys.stdout.write("{" + "x" * 1_000_000)',
     "requests nobody waits for": (
         "for number in itertools.count():\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import sys
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gloveport.egress import BoundSecret, Injector
+from gloveport.egress import AwsKey, BoundSecret, Injector
 from gloveport.egress.authority import Authority
+from gloveport.egress.http_parts import Asked, Headers
 from gloveport.egress.inject import Mask
 from gloveport.errors import BackendUnavailable, GloveportError, InvalidRequest, Unsupported
 from gloveport.model import Injection, Origin, Policy, PolicyLayer, SecretBinding, SecretSource, Spec, Verdict
@@ -39,9 +41,13 @@ QUERY = replace(FORGE, name="search", kind="query", target="key")
 BASIC = replace(FORGE, name="git", kind="basic", target="bot")
 
 
+def asked(path: str, headers: Headers = ()) -> Asked:
+    return Asked(method="GET", host="forge.test", port=443, path=path, headers=[*headers])
+
+
 def test_a_header_is_set_once_whatever_the_guest_had_there() -> None:
     given_ = [(b"AUTHORIZATION", b"token x"), (b"A", b"b"), (b"authorization", PLACEHOLDER.encode())]
-    path, headers = Injector([FORGE]).inject("forge.test", "/a?b", given_)
+    path, headers = Injector([FORGE]).inject("forge.test", asked("/a?b", given_))
     assert path == "/a?b"
     assert headers == [(b"A", b"b"), (b"Authorization", b"Bearer s3cr3t/value")]
 
@@ -57,15 +63,15 @@ def test_a_header_is_set_once_whatever_the_guest_had_there() -> None:
     ],
 )
 def test_a_query_parameter_is_set_once_and_the_others_stay_as_they_were(path: str, expected: str) -> None:
-    assert Injector([QUERY]).inject("forge.test", path, []) == (expected, [])
+    assert Injector([QUERY]).inject("forge.test", asked(path)) == (expected, [])
 
 
 def test_several_secrets_of_one_host_go_each_to_its_place_and_to_no_other_host() -> None:
     injector = Injector([BASIC, QUERY, replace(FORGE, hosts=frozenset({"else.test"}))])
-    path, headers = injector.inject("forge.test", "/", [(b"A", b"b")])
+    path, headers = injector.inject("forge.test", asked("/", [(b"A", b"b")]))
     credentials = base64.b64encode(b"bot:s3cr3t/value")
     assert (path, headers) == ("/?key=s3cr3t%2Fvalue", [(b"A", b"b"), (b"Authorization", b"Basic " + credentials)])
-    assert injector.inject("third.test", "/", [(b"A", b"b")]) == ("/", [(b"A", b"b")])
+    assert injector.inject("third.test", asked("/", [(b"A", b"b")])) == ("/", [(b"A", b"b")])
     assert (injector.binds("forge.test"), injector.binds("third.test")) == (True, False)
 
 
@@ -182,9 +188,63 @@ def test_two_secrets_of_one_name_variable_or_place_are_refused(other: SecretBind
         check_bindings([binding(), other])
 
 
-def test_a_signature_for_aws_is_refused_as_what_nothing_does_yet() -> None:
-    with pytest.raises(Unsupported, match="the secret forge: nothing signs requests for AWS"):
-        check_bindings([binding(injection=Injection(kind="sigv4", name="s3 eu-central-1"))])
+def aws(**changes: object) -> SecretBinding:
+    return binding(**{"injection": Injection(kind="sigv4", name="s3 eu-central-1"), "variable": None, **changes})
+
+
+def test_a_signature_for_aws_is_refused_where_what_makes_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_bindings([aws()])
+    monkeypatch.setitem(sys.modules, "botocore", None)
+    with pytest.raises(Unsupported, match="the secret forge: what signs requests for AWS is not installed") as caught:
+        check_bindings([aws()])
+    assert caught.value.hint == "pip install 'gloveport[aws]'"
+
+
+@pytest.mark.parametrize("scope", ["", "s3", "s3 ", "s3 eu-west-1 x", "s3/eu-west-1", "S3 eu-west-1"])
+def test_a_signature_is_for_one_service_and_one_region(scope: str) -> None:
+    with pytest.raises(InvalidRequest, match="not a service and a region"):
+        check_bindings([aws(injection=Injection(kind="sigv4", name=scope))])
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        (aws(variable="TOKEN"),),
+        (aws(), binding(name="other", variable="AWS_ACCESS_KEY_ID", hosts=("else.test",))),
+        (aws(), binding(name="other")),
+        (aws(), aws(name="other", injection=Injection(kind="sigv4", name="sts eu-west-1"))),
+    ],
+)
+def test_a_key_of_aws_has_its_own_variables_and_its_own_place(others: tuple[SecretBinding, ...]) -> None:
+    with pytest.raises(InvalidRequest):
+        check_bindings(others)
+
+
+def test_keys_of_aws_share_one_placeholder_for_all_services_of_one_client() -> None:
+    bindings = [aws(), aws(name="other", hosts=("else.test",))]
+    check_bindings(bindings)
+    made = make_placeholders(bindings)
+    assert list(made) == ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
+    assert len(set(made.values())) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["AKIDEXAMPLE", "AKIDEXAMPLE:", "AKIDEXAMPLE:short", ":longenough", "A B C:longenough", "AKID:longenough:",
+     "AKID:longenough:longenough:longenough", "AKID:long enough", '{"AccessKeyId": "AKID"}'],
+)  # fmt: skip
+def test_what_is_no_key_of_aws_is_refused_without_being_repeated(value: str) -> None:
+    with pytest.raises(ValueError, match="not ACCESS_KEY_ID:SECRET_ACCESS_KEY") as caught:
+        AwsKey.parse(value)
+    assert value not in str(caught.value)
+
+
+def test_of_a_key_of_aws_the_secret_and_the_token_are_masked_and_the_id_is_not() -> None:
+    secret = replace(FORGE, kind="sigv4", target="s3 eu-west-1", value="AKIDEXAMPLE:wJalrXUt/EXAMPLE:t0ken/value==")
+    mask = Injector([secret]).mask("forge.test")
+    said = b"AKIDEXAMPLE wJalrXUt/EXAMPLE t0ken/value== wJalrXUt%2FEXAMPLE " + base64.b64encode(b"t0ken/value==")
+    assert mask.whole(said).replace(b"*", b"").split() == [b"AKIDEXAMPLE"]
+    assert len(mask.whole(said)) == len(said)
 
 
 def test_placeholders_name_their_secret_and_are_never_the_same() -> None:

@@ -49,6 +49,8 @@ CLI_VARIABLES: Mapping[str, str] = {
     "ENABLE_TOOL_SEARCH": "0",
     "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
     "MCP_TOOL_TIMEOUT": str(_TOOL_TIMEOUT_MS),
+    # Its odd name for: tell the model what it asked of tools in its own words, which they get (`Verbatim`), unedited.
+    "CLAUDE_CODE_HUMBLE_HAMMOCK": "1",
     # What it would read, fetch or send unasked.
     "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
     "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",

@@ -11,6 +11,7 @@ import anyio
 from claude_agent_sdk import CLIConnectionError, ProcessError, Transport
 
 from gloveport.agents.bounds import Breach
+from gloveport.agents.verbatim import Verbatim
 from gloveport.backends import Process
 from gloveport.errors import GloveportError
 from gloveport.model import KIB, MIB, Chunk, OutputStream
@@ -27,7 +28,10 @@ _GRACE_SECONDS = 2.0
 
 
 class JailTransport(Transport):
-    """One line of JSON a message, both ways. `Breach` ends it when the command line passes a bound."""
+    """One line of JSON a message, both ways. `Breach` ends it when the command line passes a bound.
+
+    Tool calls are heard as the model made them: see `Verbatim`.
+    """
 
     def __init__(self, start: Callable[[], Awaitable[Process]]) -> None:
         self._start = start
@@ -37,6 +41,7 @@ class JailTransport(Transport):
         self._requests: dict[str, int] = {}
         self._reading = anyio.CancelScope()
         self._stopped: Breach | None = None
+        self._verbatim = Verbatim()
 
     def stop(self, reason: Breach) -> None:
         """Hear no more: `read_messages` raises `reason`."""
@@ -80,6 +85,7 @@ class JailTransport(Transport):
                 message = _message(bytes(line))
                 if message is not None:
                     self._count(message, len(line))
+                    self._verbatim.restore(message)
                     yield message
                 line.clear()
             line += rest

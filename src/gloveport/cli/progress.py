@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from gloveport.cli.output import plain
+from gloveport.cli.output import note, plain
 from gloveport.model import Event, EventKind
 
 __all__ = ["JsonProgress", "LineProgress"]
@@ -35,6 +35,7 @@ class JsonProgress:
         """Print the event."""
         sys.stdout.write(json.dumps(asdict(event)) + "\n")
         sys.stdout.flush()
+        _announce(event)
 
 
 class LineProgress:
@@ -69,6 +70,8 @@ class LineProgress:
             case EventKind.EXEC_ENDED if self._shown.pop((data["sandbox"], data["exec"]), ""):
                 if data.get("code") != 0:
                     self._line("", f"exit {_status(data)}", "yellow")
+            case EventKind.APPROVAL_ASKED:
+                _announce(event)
             case EventKind.DECISION:
                 self._line(data.get("verdict", ""), str(data.get("reason") or data.get("warning")), "red")
             case EventKind.RUN_ENDED:
@@ -82,6 +85,20 @@ class LineProgress:
         if aside:
             line.append(f"  {aside}", "dim")
         self._console.print(line, soft_wrap=True, highlight=False)
+
+
+def _announce(event: Event) -> None:
+    """Say that something waits for a person: on stderr, which is where somebody reads when output goes elsewhere.
+
+    What is asked about comes last and whole: its words are a guest's, and must neither pass for ours nor be cut.
+    """
+    data = event.data
+    if event.kind is EventKind.APPROVAL_ASKED and data["seconds"] > 0:
+        subject = data.get("subject") or f"{data['host']}:{data['port']}"
+        note(
+            f"waiting {data['seconds']:g} s for you; answer in another terminal: gloveport approvals allow"
+            f" {data['approval']} (or deny {data['approval']}) about {subject}"
+        )
 
 
 def _essence(asked: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,9 +22,13 @@ from gloveport.compose import run_locally
 from gloveport.errors import InvalidRequest, Unauthenticated
 from gloveport.jobs import find_run
 from gloveport.model import EndReason, RunState, RunSummary, Spec, Task
+from gloveport.sandbox.approvals import ASK_SECONDS
+from gloveport.sandbox.task_scope import task_scope
 from gloveport.settings import Settings
 
 __all__ = ["command"]
+
+STDIN, STDERR = 0, 2
 
 _EXIT = {
     EndReason.TASK: 1,
@@ -48,6 +53,13 @@ def command(
     trust_repository_skills: Annotated[
         bool, typer.Option("--trust-repository-skills", help="Offer the repository's own skills to the agent.")
     ] = False,
+    ask: Annotated[
+        bool | None,
+        typer.Option(
+            help="Wait for gloveport approvals where the policy asks, or deny at once."
+            " [default: whether standard input and error are a terminal]"
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Let an agent work on a copy of a repository in a sandbox. The repository itself is never written.
@@ -69,7 +81,9 @@ def command(
         trust_repository_skills=trust_repository_skills,
     )
     console = Console(highlight=False)
-    summary = anyio.run(_run, task, settings, JsonProgress() if as_json else LineProgress(console))
+    progress = JsonProgress() if as_json else LineProgress(console)
+    ask_seconds = ASK_SECONDS if (_is_watched() if ask is None else ask) else 0.0
+    summary = anyio.run(_run, task, settings, progress, ask_seconds)
     if as_json:
         print_json(asdict(summary))
     else:
@@ -78,16 +92,21 @@ def command(
     return _status(summary)
 
 
-async def _run(task: Task, settings: Settings, progress: JsonProgress | LineProgress) -> RunSummary:
+def _is_watched() -> bool:
+    """Whether somebody is there who could answer."""
+    return os.isatty(STDIN) and os.isatty(STDERR)
+
+
+async def _run(task: Task, settings: Settings, progress: JsonProgress | LineProgress, ask_seconds: float) -> RunSummary:
     async with _ended_by(signal.SIGTERM):
-        return await run_locally(task, settings, progress)
+        return await run_locally(task, settings, progress, ask_seconds=ask_seconds)
     raise KeyboardInterrupt
 
 
 @asynccontextmanager
 async def _ended_by(signum: signal.Signals) -> AsyncIterator[None]:
     """Cancel the scope's body on a signal, so that it can keep what there is."""
-    async with anyio.create_task_group() as tasks:
+    async with task_scope() as tasks:
 
         async def listen() -> None:
             with anyio.open_signal_receiver(signum) as signals:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from gloveport.client.wire import PROTOCOL_VERSION, Decoder, Frame, Kind, encode_json
-from gloveport.errors import BackendUnavailable, error_from_body
+from gloveport.errors import BackendUnavailable, TimedOut, error_from_body
 
 __all__ = ["Connection", "check_hello", "runner_lost", "unreachable"]
 
@@ -27,12 +27,14 @@ class Connection:
         self._frames: deque[Frame] = deque()
 
     @classmethod
-    def open(cls, path: Path) -> Self | None:
+    def open(cls, path: Path, *, seconds: float | None = None) -> Self | None:
         """A greeted connection to the runner at `path`; `None` when there is none, or it is just ending.
 
-        Raises `BackendUnavailable` for a runner of another protocol, and for a path that this user cannot reach.
+        With `seconds`, whatever takes it longer than that to say raises `TimedOut`, also during the call. Raises
+        `BackendUnavailable` for a runner of another protocol, and for a path that this user cannot reach.
         """
         connection = cls(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        connection._socket.settimeout(seconds)
         try:
             connection._socket.connect(os.fspath(path))
             hello = connection.receive()
@@ -41,6 +43,9 @@ class Connection:
                 return connection
         except (FileNotFoundError, ConnectionError):
             pass
+        except (TimeoutError, BlockingIOError) as error:  # the latter: others wait there, more than there is room for
+            connection.close()
+            raise _silent() from error
         except OSError as error:
             connection.close()
             raise unreachable(path, error) from error
@@ -101,6 +106,8 @@ class Connection:
         while not self._frames:
             try:
                 data = self._socket.recv(_READ_SIZE)
+            except TimeoutError as error:
+                raise _silent() from error
             except ConnectionError:
                 return None
             if not data:
@@ -131,6 +138,10 @@ def unreachable(path: Path, error: OSError) -> BackendUnavailable:
         hint="point GLOVEPORT_STATE at a directory of your own, with a short path",
         path=str(path),
     )
+
+
+def _silent() -> TimedOut:
+    return TimedOut("it does not answer", hint="its process may be stopped: let it go on, or end it")
 
 
 def runner_lost() -> BackendUnavailable:

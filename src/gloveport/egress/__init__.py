@@ -7,9 +7,11 @@ from gloveport.egress.parent import ParentProxy
 from gloveport.egress.proxy import serve_egress
 from gloveport.egress.record import Answer, Budget, Destination, EgressRecord, Judge
 from gloveport.egress.resolve import Resolver
+from gloveport.egress.sigv4 import AwsKey, is_signing_installed, load_signing
 
 __all__ = [
     "Answer",
+    "AwsKey",
     "BoundSecret",
     "Budget",
     "Destination",
@@ -22,6 +24,8 @@ __all__ = [
     "ParentProxy",
     "Resolver",
     "Termination",
+    "is_signing_installed",
+    "load_signing",
     "serve_egress",
     "spellings",
 ]

@@ -49,7 +49,7 @@ async def _connect(client: Client, guest: GuestHttp, asked: Asked, gate: Gate) -
 
 
 async def _tunnel(client: Client, guest: GuestHttp, asked: Asked, gate: Gate) -> None:
-    with gate.recorded() as record, await _connected(guest, asked, gate, record) as peer:
+    with gate.recorded(client) as record, await _connected(guest, asked, gate, record) as peer:
         await guest.tunnel()
         await gate.join(client, peer, record)
 

@@ -16,7 +16,7 @@ __all__ = ["serve_socks"]
 async def serve_socks(client: Client, gate: Gate) -> None:
     """One connection. What is odd, refused or unreachable is answered in SOCKS5's own words."""
     try:
-        async with gate.patience():
+        with gate.patience(client):
             await client.read(1)
             await client.send(await take_greeting(client.read))
             host, port = await take_request(client.read)
@@ -25,7 +25,7 @@ async def serve_socks(client: Client, gate: Gate) -> None:
         return
     if await _looked_into(client, host, port, gate):
         return
-    with gate.recorded() as record:
+    with gate.recorded(client) as record:
         record.protocol, record.host, record.port = "socks5", host, port
         try:
             destination = Destination(host=gate.canonical(host), port=port, protocol="socks5")

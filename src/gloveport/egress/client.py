@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import socket
+import time
 from typing import Protocol
 
 import anyio
+
+from gloveport.egress.ready import Late, readable, writable
 
 __all__ = ["Client", "ClientGone", "SocketWire", "Wire", "receive", "send_all"]
 
@@ -20,8 +23,8 @@ class ClientGone(Exception):
 class Wire(Protocol):
     """Bytes both ways: a socket, or TLS over one."""
 
-    async def receive(self) -> bytes:
-        """What is there, waiting for a byte; empty at the end."""
+    async def receive(self, until: float = math.inf) -> bytes:
+        """What is there, waiting for a byte; empty at the end. Raises `Late`, which loses nothing, at `until`."""
         ...
 
     async def send(self, data: bytes) -> None:
@@ -37,9 +40,9 @@ class SocketWire:
         self._socket = sock
         self._seconds = seconds
 
-    async def receive(self) -> bytes:
-        """What is there, waiting for a byte; empty at the end."""
-        return await receive(self._socket)
+    async def receive(self, until: float = math.inf) -> bytes:
+        """What is there, waiting for a byte; empty at the end. Raises `Late`, which loses nothing, at `until`."""
+        return await receive(self._socket, until)
 
     async def send(self, data: bytes) -> None:
         """Write all of it. Raises `OSError` when the other end is gone."""
@@ -49,23 +52,29 @@ class SocketWire:
 class Client:
     """A buffered reader and a writer over a non-blocking socket, or over `wire` where that is TLS on the socket."""
 
-    def __init__(self, sock: socket.socket, wire: Wire | None = None, *, seconds: float = math.inf) -> None:
+    def __init__(
+        self, sock: socket.socket, scope: anyio.CancelScope, wire: Wire | None = None, *, seconds: float = math.inf
+    ) -> None:
         """`seconds`, for a socket, as for `send_all`."""
         sock.setblocking(False)
         self.socket = sock
+        self.scope = scope
+        """Ends the connection, whatever it is about."""
+        self.until = math.inf
+        """When whoever reads has waited long enough, by `time.monotonic`; then that raises `Late`."""
         self._wire = wire or SocketWire(sock, seconds)
         self._held = b""
 
     async def peek(self) -> bytes:
         """The first byte, left where it is; empty at the end."""
         if not self._held:
-            self._held = await self._wire.receive()
+            self._held = await self._wire.receive(self.until)
         return self._held[:1]
 
     async def read(self, count: int) -> bytes:
         """Exactly `count` bytes. Raises `ClientGone`."""
         while len(self._held) < count:
-            more = await self._wire.receive()
+            more = await self._wire.receive(self.until)
             if not more:
                 raise ClientGone("the guest ended in the middle of a message")
             self._held += more
@@ -74,7 +83,7 @@ class Client:
 
     async def some(self) -> bytes:
         """What is there, at least a byte; empty at the end."""
-        taken, self._held = self._held or await self._wire.receive(), b""
+        taken, self._held = self._held or await self._wire.receive(self.until), b""
         return taken
 
     def take(self) -> bytes:
@@ -91,13 +100,13 @@ class Client:
         await self._wire.send(data)
 
 
-async def receive(sock: socket.socket) -> bytes:
-    """What a non-blocking socket has, waiting for a byte; empty at the end."""
+async def receive(sock: socket.socket, until: float = math.inf) -> bytes:
+    """What a non-blocking socket has, waiting for a byte; empty at the end. Raises `Late` as `readable` does."""
     while True:
         try:
             return sock.recv(_PIECE)
         except BlockingIOError:
-            await anyio.wait_readable(sock)
+            await readable(sock, until)
 
 
 async def send_all(sock: socket.socket, data: bytes, seconds: float = math.inf) -> None:
@@ -108,7 +117,6 @@ async def send_all(sock: socket.socket, data: bytes, seconds: float = math.inf) 
             rest = rest[sock.send(rest) :]
         except BlockingIOError:
             try:
-                with anyio.fail_after(seconds):
-                    await anyio.wait_writable(sock)
-            except TimeoutError:
+                await writable(sock, time.monotonic() + seconds)
+            except Late:
                 raise TimeoutError(f"nothing was taken for {seconds:g} s") from None

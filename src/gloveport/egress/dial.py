@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import time
 from collections.abc import Sequence
 
 import anyio
 
 from gloveport.egress.connect import Unreachable, connect
 from gloveport.egress.parent import ParentProxy
+from gloveport.egress.ready import Late
 from gloveport.egress.record import Address, Destination, EgressRecord, Judge, Resolve
 
 __all__ = ["Refused", "decide_again", "dial"]
@@ -88,9 +90,8 @@ async def _addresses(host: str, resolve: Resolve, seconds: float) -> Sequence[Ad
 
 async def _connect(addresses: Sequence[Address], port: int, record: EgressRecord, seconds: float) -> socket.socket:
     try:
-        with anyio.fail_after(seconds):
-            connected, address = await connect(addresses, port)
-    except TimeoutError:
+        connected, address = await connect(addresses, port, time.monotonic() + seconds)
+    except Late:
         raise Unreachable(f"{record.host}:{port} did not answer within {seconds:g} s") from None
     except OSError as error:
         raise Unreachable(f"{record.host}:{port}: {error.strerror or error}") from error

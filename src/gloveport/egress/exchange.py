@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
 
-import anyio
 import h11
 
 from gloveport.egress.client import Client
@@ -16,8 +16,10 @@ from gloveport.egress.dial import Refused
 from gloveport.egress.gate import Gate, OddHost
 from gloveport.egress.http_parts import Asked, GuestHttp, PeerHttp
 from gloveport.egress.inject import Mask
+from gloveport.egress.ready import Late
 from gloveport.egress.record import Destination, EgressRecord
 from gloveport.egress.relay import Idle
+from gloveport.egress.sigv4 import Body
 from gloveport.egress.tasks import plain_group
 from gloveport.egress.tls import open_tls
 
@@ -28,6 +30,7 @@ _SWITCHING = 101
 _LINGER = 0.2
 """Seconds that what may be the beginning of a secret waits for the rest of it."""
 _Taken = TypeVar("_Taken")
+_END = h11.EndOfMessage()
 _ADVICE = "ask your operator to allow it; another way out does not exist"
 _ENCODINGS = (b"accept-encoding", b"sec-websocket-extensions")
 """Headers by which a client allows answers that cannot be searched for a secret."""
@@ -36,10 +39,10 @@ _ENCODINGS = (b"accept-encoding", b"sec-websocket-extensions")
 async def next_request(guest: GuestHttp, gate: Gate, protocol: str) -> Asked | None:
     """What the guest asks next; `None` when it is done, or was told that it makes no sense."""
     try:
-        async with gate.patience():
+        with gate.patience(guest.client):
             return await guest.request()
     except h11.RemoteProtocolError as error:
-        with gate.recorded() as record:
+        with gate.recorded(guest.client) as record:
             record.protocol = protocol
             await guest.refuse(error.error_status_hint or _BAD_REQUEST, str(error))
             raise
@@ -48,7 +51,7 @@ async def next_request(guest: GuestHttp, gate: Gate, protocol: str) -> Asked | N
 
 async def exchange(client: Client, guest: GuestHttp, server: Server, asked: Asked, gate: Gate) -> bool:
     """Carry out one request; whether another may follow."""
-    with gate.recorded() as record:
+    with gate.recorded(client) as record:
         record.protocol, record.host, record.port = server.protocol, asked.host, asked.port
         try:
             destination = Destination(
@@ -65,12 +68,10 @@ async def exchange(client: Client, guest: GuestHttp, server: Server, asked: Aske
             raise
         answer = _Answer(guest, peer, gate, record)
         try:
-            gate.count(record, sent=await peer.ask(answer.prepare(asked, destination), destination.host))
-            async with plain_group() as tasks:
-                tasks.start_soon(_send_body, guest, peer, gate, record)
-                is_switched = await answer.pass_on()
-                tasks.cancel_scope.cancel()
-        except Unreachable as error:
+            async with gate.inspection.injector.body(guest, destination, record, gate.budget.idle_seconds) as body:
+                gate.count(record, sent=await peer.ask(answer.prepare(asked, destination, body), destination.host))
+                is_switched = await _pass_both(body, peer, answer, gate, record)
+        except (Refused, Unreachable) as error:
             await say_why(guest, error, record)
             raise
         if is_switched:
@@ -144,47 +145,58 @@ class _Answer:
         self._is_searched = False
         self._mask = Mask(())
 
-    def prepare(self, asked: Asked, destination: Destination) -> Asked:
+    def prepare(self, asked: Asked, destination: Destination, body: Body) -> Asked:
         """The request as the server gets it, with the secrets of this host; never where others could read it."""
         injector = self._gate.inspection.injector
         if destination.protocol != "https" or not injector.binds(destination.host):
             return asked
         self._is_searched, self._mask = True, injector.mask(destination.host)
-        path, headers = injector.inject(destination.host, asked.path, asked.headers)
+        path, headers = injector.inject(destination.host, asked, body)
         kept = [(name, value) for name, value in headers if name.lower() not in _ENCODINGS]
         return replace(asked, path=path, headers=[*kept, (b"Accept-Encoding", b"identity")])
 
     async def pass_on(self) -> bool:
         """All of it; whether the connection has switched to another protocol."""
         while True:
-            event, count = await self._patient(self._peer.event, self._pass_data)
-            self._gate.count(self._record, received=count)
-            if isinstance(event, h11.Response | h11.InformationalResponse):
+            event = self._peer.event()
+            if event is None:
+                await self._guest.flush()
+                self._gate.count(self._record, received=await self._patient(self._peer.hear, self._give))
+            elif isinstance(event, h11.Response | h11.InformationalResponse):
                 self._check(event)
-                await self._guest.pass_on(self._masked(event))
+                self._guest.pass_on(self._masked(event))
                 if event.status_code == _SWITCHING:
-                    return True
+                    break
             elif isinstance(event, h11.Data):
-                await self._pass_data(self._mask.feed(bytes(event.data)))
+                await self._give(self._mask.feed(bytes(event.data)))
             elif isinstance(event, h11.EndOfMessage):
-                await self._pass_data(self._mask.end())
-                await self._guest.pass_on(h11.EndOfMessage())
-                return False
+                self._write(self._mask.end())
+                self._guest.pass_on(_END)
+                break
+        await self._guest.flush()
+        return not isinstance(event, h11.EndOfMessage)
 
-    async def _patient(self, take: Callable[[], Awaitable[_Taken]], give: Callable[[bytes], Awaitable[None]]) -> _Taken:
+    async def _patient(
+        self, take: Callable[[float], Awaitable[_Taken]], give: Callable[[bytes], Awaitable[None]]
+    ) -> _Taken:
         """What the server says next. While it is silent nothing is held back for long. Raises `Idle`."""
         while True:
             sent = self._record.sent
-            with anyio.move_on_after(_LINGER if self._mask.holds else self._gate.budget.idle_seconds):
-                return await take()
-            if self._mask.holds:
-                await give(self._mask.end())
-            elif self._record.sent == sent:
-                raise Idle
+            try:
+                return await take(time.monotonic() + (_LINGER if self._mask.holds else self._gate.budget.idle_seconds))
+            except Late:
+                if self._mask.holds:
+                    await give(self._mask.end())
+                elif self._record.sent == sent:
+                    raise Idle from None
 
-    async def _pass_data(self, data: bytes) -> None:
+    async def _give(self, data: bytes) -> None:
+        self._write(data)
+        await self._guest.flush()
+
+    def _write(self, data: bytes) -> None:
         if data:
-            await self._guest.pass_on(h11.Data(data=data))
+            self._guest.pass_on(h11.Data(data=data))
 
     def _check(self, head: h11.Response | h11.InformationalResponse) -> None:
         """Raise `Unreachable` for an answer that hides what it says from the mask."""
@@ -219,10 +231,22 @@ class _Answer:
             tasks.cancel_scope.cancel()
 
 
-async def _send_body(guest: GuestHttp, peer: PeerHttp, gate: Gate, record: EgressRecord) -> None:
+async def _pass_both(guest: Body, peer: PeerHttp, answer: _Answer, gate: Gate, record: EgressRecord) -> bool:
+    """A request's body, and the answer that may come before its end; whether the protocol was switched."""
+    if guest.ends():
+        await peer.send(_END)
+        return await answer.pass_on()
+    async with plain_group() as tasks:
+        tasks.start_soon(_send_body, guest, peer, gate, record)
+        is_switched = await answer.pass_on()
+        tasks.cancel_scope.cancel()
+    return is_switched
+
+
+async def _send_body(guest: Body, peer: PeerHttp, gate: Gate, record: EgressRecord) -> None:
     while (piece := await guest.body()) is not None:
         gate.count(record, sent=await peer.send(h11.Data(data=piece)))
-    await peer.send(h11.EndOfMessage())
+    await peer.send(_END)
 
 
 async def _carry_on(client: Client, guest: GuestHttp, peer: PeerHttp, answer: _Answer) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import anyio
@@ -17,6 +18,7 @@ from gloveport.egress.dial import Refused, decide_again, dial
 from gloveport.egress.http_parts import Asked
 from gloveport.egress.inspection import Inspection
 from gloveport.egress.parent import ParentProxy
+from gloveport.egress.ready import Late
 from gloveport.egress.record import Budget, Destination, EgressRecord, Judge, Resolve
 from gloveport.egress.relay import Idle, OverBudget, join
 
@@ -51,14 +53,13 @@ class Gate:
     _open: dict[int, tuple[EgressRecord, anyio.CancelScope]] = field(default_factory=dict, init=False)
 
     @contextmanager
-    def recorded(self) -> Iterator[EgressRecord]:
+    def recorded(self, client: Client) -> Iterator[EgressRecord]:
         """A record that is told at the end, whatever happens. What the policy or the network ends, ends here."""
         began = time.monotonic()
         record = EgressRecord(sandbox=self.sandbox, started_at=time.time())
+        self._open[id(record)] = record, client.scope
         try:
-            with anyio.CancelScope() as scope:
-                self._open[id(record)] = record, scope
-                yield record
+            yield record
         except (Refused, Unreachable, OddHost, h11.ProtocolError) as error:
             record.error = str(error)
         except (ClientGone, OSError) as error:
@@ -81,22 +82,27 @@ class Gate:
             scope.cancel()
         return len(found)
 
-    @asynccontextmanager
-    async def patience(self) -> AsyncIterator[None]:
+    @contextmanager
+    def patience(self, client: Client) -> Iterator[None]:
         """The time that a client has to say what it wants. Raises `ClientGone`."""
+        client.until = time.monotonic() + self.budget.header_seconds
         try:
-            with anyio.fail_after(self.budget.header_seconds):
-                yield
-        except TimeoutError:
+            yield
+        except Late:
             raise ClientGone(f"said nothing whole within {self.budget.header_seconds:g} s") from None
+        finally:
+            client.until = math.inf
 
     def screen(self, asked: Asked, destination: Destination, record: EgressRecord) -> None:
-        """Raise `Refused`, and an alarm in the record, for a placeholder that is not where its secret goes."""
+        """Raise `Refused`, and an alarm in the record, for a placeholder that is not where its secret goes.
+
+        Also, without an alarm, for what cannot be signed.
+        """
         private = destination.protocol == "https"
         stray = self.inspection.injector.stray(destination.host, asked.path, asked.headers, is_private=private)
         if stray is not None:
             record.method, record.path = destination.method, destination.path
-            record.rule, record.reason, record.alarm = "built-in: placeholders of secrets", stray.reason, stray.name
+            record.rule, record.reason, record.alarm = stray.rule, stray.reason, stray.name
             raise Refused
 
     def is_same(self, written: str, host: str) -> bool:

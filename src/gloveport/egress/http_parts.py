@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -17,10 +17,12 @@ __all__ = ["Asked", "GuestHttp", "Headers", "PeerHttp", "split_origin", "split_t
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer upgrade".split()
 )
+_HOP_BY_HOP_OR_HOST = _HOP_BY_HOP | {b"host"}
 _REASON_BYTES = 400
 _HTTP, _HTTPS = 80, 443
 _SWITCHING = 101
-_VERSIONS = (b"1.0", b"1.1")
+_OURS = b"1.1"
+_VERSIONS = (b"1.0", _OURS)
 _UPGRADE = ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"))
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -48,9 +50,12 @@ class GuestHttp:
 
     def __init__(self, client: Client, header_bytes: int, read: Callable[[h11.Request], Asked] | None = None) -> None:
         """`read` tells where a request goes; the requests are for a proxy unless it is given."""
-        self._client = client
+        self.client = client
         self._read = read or split_target
         self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=header_bytes)
+        self._ahead: type[h11.NEED_DATA | h11.PAUSED] | h11.Event = h11.NEED_DATA
+        """What was parsed of the request and not used yet."""
+        self._unsent: list[bytes] = []
 
     async def request(self) -> Asked | None:
         """The next request; `None` when the guest is done. Raises `h11.RemoteProtocolError` for nonsense."""
@@ -65,6 +70,14 @@ class GuestHttp:
             raise h11.RemoteProtocolError("a version of HTTP that nobody speaks", error_status_hint=505)
         return self._read(event)
 
+    def ends(self) -> bool:
+        """Whether the request ended with its head. Waits for nothing; a body is left where it is."""
+        self._ahead = self._connection.next_event()
+        if not isinstance(self._ahead, h11.EndOfMessage):
+            return False
+        self._ahead = h11.NEED_DATA
+        return True
+
     async def body(self) -> bytes | None:
         """The next piece of the request's body; `None` at its end."""
         while True:
@@ -76,12 +89,17 @@ class GuestHttp:
 
     async def tunnel(self) -> None:
         """Accept a `CONNECT`; what the guest has sent ahead is put back."""
-        await self._send(h11.Response(status_code=200, headers=[], reason=b"Connection established"))
+        self._write(h11.Response(status_code=200, headers=[], reason=b"Connection established"))
+        await self.flush()
         self.release()
 
     async def refuse(self, status: int, reason: str) -> None:
-        """Answer with an error of the proxy's own; `reason` reaches whoever reads the status line, and the body."""
+        """Answer with an error of the proxy's own; `reason` reaches whoever reads the status line, and the body.
+
+        Where an answer has begun that one stays, as far as it came.
+        """
         if self._connection.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            await self.flush()
             return
         body = f"gloveport: {reason}\n".encode()
         headers = [
@@ -91,34 +109,44 @@ class GuestHttp:
             ("x-gloveport", "refused"),
         ]
         line = "".join(char if " " <= char <= "~" else "?" for char in reason)[:_REASON_BYTES]
-        await self._send(h11.Response(status_code=status, headers=headers, reason=line.encode()))
-        await self._send(h11.Data(data=body))
-        await self._send(h11.EndOfMessage())
+        self._write(h11.Response(status_code=status, headers=headers, reason=line.encode()))
+        self._write(h11.Data(data=body))
+        self._write(h11.EndOfMessage())
+        await self.flush()
 
-    async def pass_on(self, event: h11.Event) -> None:
-        """Send a part of the server's response to the guest."""
+    def pass_on(self, event: h11.Event) -> None:
+        """Write a part of the server's response for the guest; `flush` sends it."""
         if isinstance(event, h11.Response | h11.InformationalResponse):
-            kept = _end_to_end(event.headers.raw_items())
+            written = event.headers.raw_items()
+            kept = _end_to_end(written)
             if event.status_code == _SWITCHING:
                 kept += _UPGRADE
-            event = type(event)(status_code=event.status_code, headers=kept, reason=event.reason)
-        await self._send(event)
+            if len(kept) != len(written) or event.http_version != _OURS:
+                event = type(event)(status_code=event.status_code, headers=kept, reason=event.reason)
+        self._write(event)
+
+    async def flush(self) -> None:
+        """Send what was written, all of it at once."""
+        if self._unsent:
+            data, self._unsent = b"".join(self._unsent), []
+            await self.client.send(data)
 
     def release(self) -> None:
         """HTTP is over on this connection: what the guest has sent ahead is put back."""
-        self._client.put_back(bytes(self._connection.trailing_data[0]))
+        self.client.put_back(bytes(self._connection.trailing_data[0]))
 
     async def _event(self) -> type[h11.NEED_DATA | h11.PAUSED] | h11.Event:
-        while True:
+        event, self._ahead = self._ahead, h11.NEED_DATA
+        while event is h11.NEED_DATA:
             event = self._connection.next_event()
-            if event is not h11.NEED_DATA:
-                return event
-            self._connection.receive_data(await self._client.some())
+            if event is h11.NEED_DATA:
+                self._connection.receive_data(await self.client.some())
+        return event
 
-    async def _send(self, event: h11.Event) -> None:
+    def _write(self, event: h11.Event) -> None:
         data = self._connection.send(event)
         if data:
-            await self._client.send(data)
+            self._unsent.append(data)
 
 
 class PeerHttp:
@@ -129,7 +157,6 @@ class PeerHttp:
         self.socket = peer
         self.wire = wire or SocketWire(peer)
         self._default_port = _HTTP if wire is None else _HTTPS
-        self._read = 0
         self._connection = h11.Connection(h11.CLIENT)
 
     @property
@@ -140,7 +167,7 @@ class PeerHttp:
     @property
     def reusable(self) -> bool:
         """Whether another request would still be heard."""
-        return self.is_done and _is_quiet(self.socket)
+        return self.is_done and not self._connection.trailing_data[0] and _is_quiet(self.socket)
 
     async def ask(self, asked: Asked, host: str) -> int:
         """Send a request's head, its `Host` being the canonical `host` that was decided; the bytes written."""
@@ -148,7 +175,7 @@ class PeerHttp:
             self._connection.start_next_cycle()
         host = f"[{host}]" if ":" in host else host
         name = host if asked.port == self._default_port else f"{host}:{asked.port}"
-        headers = [(b"Host", name.encode()), *(h for h in _end_to_end(asked.headers) if h[0].lower() != b"host")]
+        headers = [(b"Host", name.encode()), *_end_to_end(asked.headers, _HOP_BY_HOP_OR_HOST)]
         if asked.wants_websocket:
             headers += _UPGRADE
         return await self.send(h11.Request(method=asked.method, target=asked.path, headers=headers))
@@ -164,26 +191,27 @@ class PeerHttp:
         """HTTP is over on this connection: what the server has sent ahead."""
         return bytes(self._connection.trailing_data[0])
 
-    async def event(self) -> tuple[h11.Event, int]:
-        """The next part of the response, and the bytes that were read for it. Cancelling loses neither.
+    def event(self) -> h11.Event | None:
+        """The next part of the response; `None` where more has to be heard for it.
 
         Raises `Unreachable` when there is no more of it.
         """
         try:
-            while True:
-                event = self._connection.next_event()
-                if isinstance(event, h11.ConnectionClosed):
-                    raise Unreachable("the server ended in the middle of its answer")
-                if event is not h11.NEED_DATA and not isinstance(event, type):
-                    count, self._read = self._read, 0
-                    return event, count
-                data = await self.wire.receive()
-                self._read += len(data)
-                self._connection.receive_data(data)
-        except OSError as error:
-            raise Unreachable(f"the server broke off: {error.strerror or error}") from error
+            event = self._connection.next_event()
         except h11.RemoteProtocolError as error:
             raise Unreachable(f"the server's answer makes no sense: {error}") from error
+        if isinstance(event, h11.ConnectionClosed):
+            raise Unreachable("the server ended in the middle of its answer")
+        return None if isinstance(event, type) else event
+
+    async def hear(self, until: float) -> int:
+        """Take what the server says next; the bytes. Raises `Unreachable`, and `Late` as `Wire.receive` does."""
+        try:
+            data = await self.wire.receive(until)
+        except OSError as error:
+            raise Unreachable(f"the server broke off: {error.strerror or error}") from error
+        self._connection.receive_data(data)
+        return len(data)
 
 
 def _is_quiet(sock: socket.socket) -> bool:
@@ -225,7 +253,7 @@ def split_origin(request: h11.Request) -> Asked:
         host=_host(named[0]),
         port=port or 0,
         path=target,
-        headers=list(request.headers.raw_items()),
+        headers=request.headers.raw_items(),
     )
 
 
@@ -245,7 +273,7 @@ def _plain(method: str, target: str, request: h11.Request) -> Asked | None:
         host=_host(parts.netloc),
         port=_HTTP if parts.port is None else parts.port,
         path=(parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
-        headers=list(request.headers.raw_items()),
+        headers=request.headers.raw_items(),
     )
 
 
@@ -256,12 +284,14 @@ def _host(authority: str) -> str:
     return authority.rpartition(":")[0] or authority
 
 
-def _end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Headers that are not about one connection alone."""
-    listed = list(headers)
-    named = {
-        name.strip().lower() for key, value in listed if key.lower() == b"connection" for name in value.split(b",")
-    }
-    chunked = any(key.lower() == b"transfer-encoding" for key, _ in listed)
-    dropped = _HOP_BY_HOP | named | ({b"content-length"} if chunked else set())
-    return [(key, value) for key, value in listed if key.lower() not in dropped]
+def _end_to_end(headers: Headers, dropped: Collection[bytes] = _HOP_BY_HOP) -> list[tuple[bytes, bytes]]:
+    """Headers that are not about one connection alone: none of `dropped`, and none that `Connection` names."""
+    named: set[bytes] = set()
+    lower = [name.lower() for name, _ in headers]
+    if b"connection" in lower:
+        values = [value for key, (_, value) in zip(lower, headers, strict=True) if key == b"connection"]
+        named = {name.strip().lower() for value in values for name in value.split(b",")}
+    if b"transfer-encoding" in lower:
+        named.add(b"content-length")
+    kept = zip(lower, headers, strict=True)
+    return [header for key, header in kept if key not in dropped and key not in named]

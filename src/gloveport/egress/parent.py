@@ -19,6 +19,7 @@ import h11
 
 from gloveport.egress.client import send_all
 from gloveport.egress.connect import Unreachable, connect
+from gloveport.egress.ready import readable
 from gloveport.egress.record import Address, Resolve
 from gloveport.errors import InvalidRequest
 
@@ -131,7 +132,7 @@ async def _answer(peer: socket.socket, http: h11.Connection) -> h11.Response | h
     while not head.endswith(b"\r\n\r\n"):
         if len(head) > _LONGEST_HEAD:
             raise h11.RemoteProtocolError("too long a head")
-        await anyio.wait_readable(peer)
+        await readable(peer)
         seen = peer.recv(_LONGEST_HEAD, socket.MSG_PEEK)
         if not seen:
             raise OSError("it closed the connection")

@@ -11,6 +11,7 @@ from gloveport.egress.by_http import serve_http
 from gloveport.egress.by_socks import serve_socks
 from gloveport.egress.client import Client, ClientGone
 from gloveport.egress.gate import Gate
+from gloveport.egress.ready import readable
 from gloveport.egress.socks import SOCKS_VERSION
 
 __all__ = ["serve_egress"]
@@ -27,7 +28,7 @@ async def serve_egress(listener: socket.socket, gate: Gate) -> None:
     `listener` may belong to another network namespace, the guest's: nothing of the proxy is in there.
     """
     listener.setblocking(False)
-    room = anyio.Semaphore(gate.budget.connections)
+    room = anyio.Semaphore(gate.budget.connections, fast_acquire=True)
     async with anyio.create_task_group() as tasks:
         while True:
             await room.acquire()
@@ -36,9 +37,9 @@ async def serve_egress(listener: socket.socket, gate: Gate) -> None:
 
 async def _serve(guest: socket.socket, gate: Gate, room: anyio.Semaphore) -> None:
     try:
-        with guest:
-            client = Client(guest, seconds=gate.budget.idle_seconds)
-            async with gate.patience():
+        with guest, anyio.CancelScope() as scope:
+            client = Client(guest, scope, seconds=gate.budget.idle_seconds)
+            with gate.patience(client):
                 first = await client.peek()
             if first == bytes((SOCKS_VERSION,)):
                 await serve_socks(client, gate)
@@ -55,7 +56,7 @@ async def _accept(listener: socket.socket) -> socket.socket:
         try:
             accepted, _ = listener.accept()
         except BlockingIOError:
-            await anyio.wait_readable(listener)
+            await readable(listener)
         except ConnectionAbortedError:
             continue
         except OSError as error:

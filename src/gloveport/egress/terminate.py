@@ -28,7 +28,7 @@ async def serve_inside(client: Client, host: str, port: int, termination: Termin
     Inside is TLS for that very host, or plain HTTP; in both every request must be for it. Anything else gets no
     further: what cannot be judged does not pass.
     """
-    async with gate.patience():
+    with gate.patience(client):
         first = await client.peek()
     protocol = "https" if first == _HANDSHAKE else "http"
     if first == _HANDSHAKE:
@@ -50,16 +50,16 @@ async def serve_inside(client: Client, host: str, port: int, termination: Termin
 
 async def _accept(client: Client, host: str, port: int, termination: Termination, gate: Gate) -> Client | None:
     try:
-        async with gate.patience():
+        with gate.patience(client):
             return await accept_tls(client, termination.authority.tls(host))
     except OtherName as other:
-        with gate.recorded() as record:
+        with gate.recorded(client) as record:
             record.protocol, record.host, record.port = "https", host, port
             record.rule = _ONE_HOST
             record.reason = f"TLS names {str(other) or 'nobody'} in a connection to {host}"
             raise Refused from None
     except ssl.SSLError as error:
-        with gate.recorded() as record:
+        with gate.recorded(client) as record:
             record.protocol, record.host, record.port = "https", host, port
             raise h11.RemoteProtocolError(f"no TLS with the guest: {error.reason or error}") from error
     return None
@@ -74,7 +74,7 @@ async def _for_this_host(
     # A client that leaves the port out means the one it is connected to.
     if gate.is_same(asked.host, host) and (said == port or not asked.port):
         return Asked(method=asked.method, host=host, port=port, path=asked.path, headers=asked.headers)
-    with gate.recorded() as record:
+    with gate.recorded(guest.client) as record:
         record.protocol, record.host, record.port = protocol, host, port
         record.method, record.path = asked.method, asked.path
         record.rule = _ONE_HOST

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from anyio.streams.tls import TLSStream
 
 from gloveport.egress.client import Client, SocketWire
 from gloveport.egress.connect import Unreachable
+from gloveport.egress.ready import Late
 
 if TYPE_CHECKING:
     from gloveport.egress.authority import HostTls
@@ -30,10 +33,12 @@ class TlsWire:
     def __init__(self, stream: TLSStream) -> None:
         self._stream = stream
 
-    async def receive(self) -> bytes:
-        """What is there, waiting for a byte; empty at the end."""
+    async def receive(self, until: float = math.inf) -> bytes:
+        """What is there, waiting for a byte; empty at the end. Raises `Late`, which loses nothing, at `until`."""
         try:
-            return await self._stream.receive()
+            with anyio.move_on_after(until - time.monotonic()):
+                return await self._stream.receive()
+            raise Late
         except anyio.EndOfStream:
             return b""
         except anyio.BrokenResourceError as error:
@@ -57,7 +62,7 @@ async def accept_tls(client: Client, tls: HostTls) -> Client:
         if name is not None:
             raise OtherName(name) from None
         raise
-    return Client(client.socket, TlsWire(stream))
+    return Client(client.socket, client.scope, TlsWire(stream))
 
 
 async def open_tls(peer: socket.socket, host: str, context: ssl.SSLContext, seconds: float) -> TlsWire:

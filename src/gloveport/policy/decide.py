@@ -10,6 +10,7 @@ from types import MappingProxyType
 from gloveport.errors import InvalidRequest, PolicyDenied
 from gloveport.model import MIB, MOST_ARGUMENTS, WORKSPACE, Decision, ExecRequest, Limits, Policy, Verdict
 from gloveport.policy.commands.exec_rules import decide_rules
+from gloveport.policy.commands.index import ExecIndex
 
 __all__ = [
     "check_bounds",
@@ -50,10 +51,12 @@ def decide_exec(
     policy: Policy = _NO_POLICY,
     *,
     env_bytes: int | None = None,
+    index: ExecIndex | None = None,
 ) -> Decision:
     """Whether `request` may start in a sandbox with these limits and variables, under this policy.
 
-    `env_bytes` is what `check_environment` said of `env`, where somebody asked already: it is asked at every exec.
+    `env_bytes` is what `check_environment` said of `env`, and `index` is of the policy's rules about commands, where
+    somebody has them already: both are needed at every exec.
 
     Raises `InvalidRequest` for what no policy could allow.
     """
@@ -83,7 +86,7 @@ def decide_exec(
             rule="limits.sandbox_seconds",
             reason=f"an exec cannot last longer than its sandbox ({limits.sandbox_seconds:g} s)",
         )
-    return _decide_builtin(request) if request.builtin else decide_rules(policy, request)
+    return _decide_builtin(request) if request.builtin else decide_rules(policy, request, index)
 
 
 def _decide_builtin(request: ExecRequest) -> Decision:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from typing import Any
 
 import anyio.abc
@@ -17,10 +17,12 @@ import anyio.to_thread
 from gloveport import __version__
 from gloveport.client.codec import decode, encode
 from gloveport.client.wire import PROTOCOL_VERSION
-from gloveport.errors import InvalidRequest, LimitExceeded
-from gloveport.model import MIB, AnswerKind, ExecRequest, Limits, Plan, Spec
-from gloveport.runner.connection import Connection
-from gloveport.runner.contain import contain
+from gloveport.errors import LimitExceeded
+from gloveport.listen.connection import Connection
+from gloveport.listen.contain import contain
+from gloveport.listen.desk import DeskCalls
+from gloveport.listen.verbs import Verb, answer, field
+from gloveport.model import MIB, ExecRequest, Limits, Plan, Spec
 from gloveport.runner.once import Once, run_once
 from gloveport.runner.processes import DetachedProcesses, relay
 from gloveport.sandbox import Held, Manager, Sandbox
@@ -39,15 +41,13 @@ _MOST_LISTED = 10_000
 _LONGEST_LISTED = 6 * MIB
 """Characters of JSON that either list takes."""
 
-Verb = Callable[[Mapping[str, Any], Connection], Awaitable[Mapping[str, Any]]]
-
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
     """What the runner knows of a sandbox beside what its manager does."""
 
     limits: Limits
-    processes: DetachedProcesses = field(default_factory=DetachedProcesses)
+    processes: DetachedProcesses = dataclass_field(default_factory=DetachedProcesses)
 
 
 class Calls:
@@ -59,15 +59,13 @@ class Calls:
         self._kept: dict[str, _Kept] = {}
         self._started_at = time.time()
         self._verbs: Mapping[str, Verb] = {
+            **DeskCalls(manager.approvals).verbs,
             "apply": self._apply,
-            "approvals": self._approvals,
-            "approve": self._approve,
             "changes": self._changes,
             "create": self._create,
             "delete": self._delete,
             "diff": self._diff,
             "exec": self._exec,
-            "grants": self._grants,
             "info": self._info,
             "list": self._list,
             "once": self._once,
@@ -76,7 +74,6 @@ class Calls:
             "probe": self._probe,
             "processes": self._processes,
             "read": self._read,
-            "revoke": self._revoke,
             "status": self._status,
             "tool": self._tool,
             "write": self._write,
@@ -84,10 +81,7 @@ class Calls:
 
     async def answer(self, request: Mapping[str, Any], connection: Connection) -> Mapping[str, Any]:
         """The result of one call. Raises `InvalidRequest` for an unknown verb."""
-        verb = self._verbs.get(str(request.get("verb")))
-        if verb is None:
-            raise InvalidRequest(f"no verb {request.get('verb')!r}", hint=f"one of: {', '.join(self._verbs)}")
-        return await verb(request, connection)
+        return await answer(self._verbs, request, connection)
 
     async def _info(self, _request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
         return {
@@ -99,11 +93,11 @@ class Calls:
         }
 
     async def _create(self, request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
-        spec = decode(Spec, _field(request, "spec", dict))
+        spec = decode(Spec, field(request, "spec", dict))
         return await self._made(await self._manager.create(spec), spec.limits)
 
     async def _apply(self, request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
-        plan = decode(Plan, _field(request, "plan", dict))
+        plan = decode(Plan, field(request, "plan", dict))
         return await self._made(await self._manager.apply(plan), plan.limits)
 
     async def _made(self, held: Held, limits: Limits) -> Mapping[str, Any]:
@@ -115,7 +109,7 @@ class Calls:
         return {"probe": encode(probe)}
 
     async def _plan(self, request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
-        plan = await self._manager.plan(decode(Spec, _field(request, "spec", dict)))
+        plan = await self._manager.plan(decode(Spec, field(request, "spec", dict)))
         return {"plan": plan.to_json(), "digest": plan.digest()}
 
     async def _list(self, _request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
@@ -126,14 +120,14 @@ class Calls:
         return {"status": encode(await held.backend.status(held.ref))}
 
     async def _delete(self, request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
-        deleted = await self._manager.delete(_field(request, "id", str))
+        deleted = await self._manager.delete(field(request, "id", str))
         self._kept.pop(deleted, None)
         return {"id": deleted}
 
     async def _exec(self, request: Mapping[str, Any], connection: Connection) -> Mapping[str, Any]:
         held = self._held(request)
-        asked = decode(ExecRequest, _field(request, "request", dict))
-        if _field(request, "detach", bool, False):
+        asked = decode(ExecRequest, field(request, "request", dict))
+        if field(request, "detach", bool, False):
             return await self._detach(held, asked)
         if asked.terminal is not None:
             asked = lasting(asked, held.limits)
@@ -142,10 +136,10 @@ class Calls:
 
     async def _once(self, request: Mapping[str, Any], connection: Connection) -> Mapping[str, Any]:
         once = Once(
-            request=decode(ExecRequest, _field(request, "request", dict)),
-            here=_field(request, "here", str),
-            directory=_field(request, "directory", str),
-            policies=_field(request, "policies", list),
+            request=decode(ExecRequest, field(request, "request", dict)),
+            here=field(request, "here", str),
+            directory=field(request, "directory", str),
+            policies=field(request, "policies", list),
         )
         return {"exit": encode(await run_once(self._manager, once, connection))}
 
@@ -163,28 +157,28 @@ class Calls:
 
     async def _output(self, request: Mapping[str, Any], connection: Connection) -> Mapping[str, Any]:
         kept = self._kept[self._held(request).ref.id]
-        detached = kept.processes.get(_field(request, "process", int))
+        detached = kept.processes.get(field(request, "process", int))
         await connection.output(detached.output)
         return {"process": detached.summary()}
 
     async def _tool(self, request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
         sandbox = Sandbox(self._held(request))
-        found = await call_tool(sandbox, _field(request, "name", str), _field(request, "params", dict))
+        found = await call_tool(sandbox, field(request, "name", str), field(request, "params", dict))
         return {"output": found.output, "error": found.error, "exit_code": found.exit_code}
 
     async def _read(self, request: Mapping[str, Any], connection: Connection) -> Mapping[str, Any]:
         sandbox = Sandbox(self._held(request))
         data = await sandbox.files.read(
-            _field(request, "path", str),
-            offset=_field(request, "offset", int, 0),
-            length=_field(request, "length", int, None),
+            field(request, "path", str),
+            offset=field(request, "offset", int, 0),
+            length=field(request, "length", int, None),
         )
         await connection.output(data)
         return {"bytes": len(data)}
 
     async def _write(self, request: Mapping[str, Any], connection: Connection) -> Mapping[str, Any]:
         sandbox = Sandbox(self._held(request))
-        path, mode = _field(request, "path", str), _field(request, "mode", int, None)
+        path, mode = field(request, "path", str), field(request, "mode", int, None)
         data = bytearray()
         while piece := await connection.inbox.input():
             data += piece
@@ -199,7 +193,7 @@ class Calls:
     async def _diff(self, request: Mapping[str, Any], connection: Connection) -> Mapping[str, Any]:
         held = self._held(request)
         with await anyio.to_thread.run_sync(lambda: tempfile.TemporaryFile(dir=held.scratch)) as file:
-            patch = await Sandbox(held).write_diff(file, ignored=_field(request, "ignored", bool, False))
+            patch = await Sandbox(held).write_diff(file, ignored=field(request, "ignored", bool, False))
             file.seek(0)
             while piece := await anyio.to_thread.run_sync(file.read, _READ_AT_ONCE):
                 await connection.output(piece)
@@ -211,35 +205,11 @@ class Calls:
         }
 
     async def _changes(self, request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
-        found = await Sandbox(self._held(request)).changes(ignored=_field(request, "ignored", bool, False))
+        found = await Sandbox(self._held(request)).changes(ignored=field(request, "ignored", bool, False))
         return {"changes": encode(list(found.changes))}
 
-    async def _approvals(self, _request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
-        return {"approvals": encode(self._manager.approvals.pending())}
-
-    async def _approve(self, request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
-        kind = decode(AnswerKind, _field(request, "answer", str))
-        grant = self._manager.approvals.answer(_field(request, "id", str), kind, _own_user())
-        return {"grant": encode(grant)}
-
-    async def _grants(self, _request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
-        return {"grants": encode(self._manager.approvals.grants())}
-
-    async def _revoke(self, request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:
-        grant, closed = self._manager.approvals.revoke(_field(request, "id", str), _own_user())
-        return {"grant": encode(grant), "closed": closed}
-
     def _held(self, request: Mapping[str, Any]) -> Held:
-        return self._manager.get(_field(request, "id", str))
-
-
-def _own_user() -> str:
-    """Who calls: the kernel said of every connection that it is this user's own, or nobody answered it."""
-    uid = os.geteuid()
-    try:
-        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
-    except KeyError:
-        return f"uid {uid}"
+        return self._manager.get(field(request, "id", str))
 
 
 def _first_that_fit(items: Sequence[object]) -> list[Any]:
@@ -253,16 +223,3 @@ def _first_that_fit(items: Sequence[object]) -> list[Any]:
             break
         found.append(value)
     return found
-
-
-_REQUIRED: Any = object()
-
-
-def _field(request: Mapping[str, Any], name: str, kind: type, default: Any = _REQUIRED) -> Any:
-    """One field of a call, of exactly this type."""
-    value = request.get(name, default)
-    if value is _REQUIRED:
-        raise InvalidRequest(f"the call needs {name!r}", hint="use the client of this version", field=name)
-    if value is not default and type(value) is not kind:
-        raise InvalidRequest(f"{name!r} must be of type {kind.__name__}", hint="correct this field", field=name)
-    return value

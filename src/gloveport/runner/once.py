@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import anyio
 import anyio.to_thread
 
+from gloveport.listen.connection import Connection
 from gloveport.model import ExecRequest, Exit, Policy, Source, Spec
 from gloveport.policy.files.showing import is_within
 from gloveport.policy.reading.load import is_template, load_policy
-from gloveport.runner.connection import Connection
 from gloveport.runner.processes import relay
 from gloveport.sandbox import Manager
 

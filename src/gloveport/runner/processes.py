@@ -11,8 +11,8 @@ import anyio
 from gloveport.backends.base import Process
 from gloveport.client.wire import Kind
 from gloveport.errors import GloveportError, LimitExceeded, NotFound
+from gloveport.listen.connection import Connection
 from gloveport.model import Exit, OutputStream, TerminalSize
-from gloveport.runner.connection import Connection
 from gloveport.sandbox import Background
 from gloveport.sandbox.finish import abandon
 

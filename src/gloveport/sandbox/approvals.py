@@ -229,7 +229,8 @@ class Desk:
     def revoke(self, name: str, who: str) -> tuple[Grant, int]:
         """Take a grant back and end every connection that it let through; the grant, and how many those were.
 
-        It takes effect before it is recorded. Raises `NotFound`.
+        It takes effect before it is recorded. One for `always` that another process has taken back already is taken
+        back here too: its connections here may be open still. Raises `NotFound`.
         """
         grant, windows = self._take(name)
         closed = sum(window.end_connections(grant.id) for window in windows)
@@ -297,7 +298,7 @@ class Desk:
                     if window.granted.get(grant.key) is grant:
                         del window.granted[grant.key]
                     return grant, [window]
-        kept = self._kept.remove(name)
+        kept = self._kept.remove(name) or self._kept.take_gone(name)
         if kept is not None:
             _log.info("grant %s to %s was taken back", kept.id, kept)
             return kept, list(self._windows.values())

@@ -70,6 +70,8 @@ class KeptGrants:
         self._grants: Mapping[str, Grant] = {}
         self._ends: dict[str, float] = {}
         """By id, on the steady clock; of all that were ever seen, so that none is given a second life."""
+        self._gone: dict[str, Grant] = {}
+        """By id, those that were seen and that another process has removed since."""
 
     def find(self, key: tuple[QuestionKind, str]) -> Grant | None:
         """The one with this key. Never raises."""
@@ -108,7 +110,12 @@ class KeptGrants:
             found = held.pop(name, None)
             if found is not None:
                 self._write(list(held.values()))
+                self._gone.pop(name, None)
             return found
+
+    def take_gone(self, name: str) -> Grant | None:
+        """One that held here and that another process took back, or found expired; once."""
+        return self._gone.pop(name, None)
 
     def take_expired(self) -> list[Grant]:
         """Those whose time is over, each once: they leave the file."""
@@ -132,6 +139,7 @@ class KeptGrants:
         try:
             found = self._path.stat()
         except FileNotFoundError:
+            self._gone.update(self._grants)
             self._written, self._grants = None, {}
             return
         except OSError as error:
@@ -140,7 +148,8 @@ class KeptGrants:
         version = (found.st_ino, found.st_mtime_ns, found.st_size)
         if version != self._written:
             read = self._read(found.st_size)
-            self._grants = {grant.id: grant for grant, _ in read}
+            before, self._grants = self._grants, {grant.id: grant for grant, _ in read}
+            self._gone.update({name: grant for name, grant in before.items() if name not in self._grants})
             for grant, end in read:
                 self._ends.setdefault(grant.id, min(end, self._end(grant)))
             self._written = version

@@ -30,6 +30,7 @@ from gloveport.model import (
 )
 from gloveport.model.plan import digest_plan
 from gloveport.policy import decide_exec, decide_path, enforce
+from gloveport.policy.commands.index import ExecIndex
 from gloveport.policy.commands.lists import unanswered
 from gloveport.policy.decide import check_environment
 from gloveport.policy.security import SecurityManager, ToolRequest, asked_tool
@@ -60,6 +61,7 @@ class Recorder:
         self._env_bytes = 0
         self._execs = 0
         self._policy = Policy()
+        self._index = ExecIndex(self._policy)
         self._window: Window | None = None
         self._security = self._guard("")
 
@@ -77,6 +79,7 @@ class Recorder:
         self._env = plan.env
         self._env_bytes = check_environment(plan.env)
         self._policy = plan.policy
+        self._index = ExecIndex(plan.policy)
         self._security = self._guard(plan.sandbox)
         body = plan.to_json()
         self.trail.append(
@@ -104,7 +107,9 @@ class Recorder:
         facts = {"sandbox": ref.id, "exec": number, "argv": list(request.argv), "cwd": request.cwd}
         if request.builtin or request.shown_as is not None:
             facts["shown_as"] = request.shown_as or ""
-        decision = decide_exec(request, self._limits, self._env, self._policy, env_bytes=self._env_bytes)
+        decision = decide_exec(
+            request, self._limits, self._env, self._policy, env_bytes=self._env_bytes, index=self._index
+        )
         if decision.verdict is Verdict.ASK:
             decision = await self._ask_exec(decision, facts)
         self._decide(decision, facts)

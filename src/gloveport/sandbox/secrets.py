@@ -12,8 +12,9 @@ from contextlib import suppress
 from subprocess import DEVNULL, PIPE
 
 import anyio
+import anyio.to_thread
 
-from gloveport.egress import BoundSecret
+from gloveport.egress import AwsKey, BoundSecret, is_signing_installed, load_signing
 from gloveport.errors import BackendUnavailable, GloveportError, InvalidRequest, NotFound, TimedOut, Unsupported
 from gloveport.model import SecretBinding
 
@@ -24,15 +25,17 @@ SHORTEST = 8
 LONGEST = 64 * 1024
 _SECONDS = 60.0
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_KINDS = ("header", "basic", "query")
+_KINDS = ("header", "basic", "query", "sigv4")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OTHERS = frozenset({"host", "content-length", "transfer-encoding", "connection", "upgrade", "accept-encoding", "te"})
 """Headers that are the proxy's own."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SCOPE = re.compile(r"[a-z0-9-]+ [a-z0-9-]+")
+_AWS_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 def check_bindings(bindings: Iterable[SecretBinding]) -> None:
-    """Raise for bindings that cannot be kept: `InvalidRequest`, or `Unsupported` for a kind that nothing does yet."""
+    """Raise for bindings that cannot be kept: `InvalidRequest`, or `Unsupported` without what signs for AWS."""
     places: dict[tuple[str, str], str] = {}
     names: set[str] = set()
     variables: dict[str, str] = {}
@@ -41,8 +44,11 @@ def check_bindings(bindings: Iterable[SecretBinding]) -> None:
         if binding.name in names:
             raise _wrong(binding, "another layer of the policy binds a secret of this name", "give it another name")
         names.add(binding.name)
-        if binding.variable is not None and variables.setdefault(binding.variable, binding.name) != binding.name:
-            raise _wrong(binding, f"{binding.variable} is the variable of another secret", "name another variable")
+        # Keys of AWS share theirs, as a client has one key for all services; each host has one key all the same.
+        holder = "" if binding.injection.kind == "sigv4" else binding.name
+        for variable in _variables(binding):
+            if variables.setdefault(variable, holder) != holder:
+                raise _wrong(binding, f"{variable} is the variable of another secret", "name another variable")
         for host in binding.hosts:
             other = places.setdefault((host, _place(binding)), binding.name)
             if other != binding.name:
@@ -51,18 +57,20 @@ def check_bindings(bindings: Iterable[SecretBinding]) -> None:
 
 def make_placeholders(bindings: Iterable[SecretBinding]) -> dict[str, str]:
     """For the variables of one sandbox: variable → what stands there for the secret, good for nothing elsewhere."""
-    return {
-        binding.variable: f"gloveport-secret-{binding.name.lower()}-{secrets.token_hex(16)}"
-        for binding in bindings
-        if binding.variable is not None
-    }
+    made: dict[str, str] = {}
+    for binding in bindings:
+        placeholder = f"gloveport-secret-{binding.name.lower()}-{secrets.token_hex(16)}"
+        for variable in _variables(binding):
+            made.setdefault(variable, placeholder)
+    return made
 
 
 async def bind_secrets(bindings: Iterable[SecretBinding], env: Mapping[str, str]) -> tuple[BoundSecret, ...]:
     """The secrets themselves, with the placeholders that `env`, the guest's, holds.
 
     Raises as `check_bindings`; `NotFound` where a source has nothing, `InvalidRequest` for a value that cannot be
-    sent or masked: shorter than 8 bytes, longer than 64 KiB, or with control characters. No message holds a value.
+    sent or masked: shorter than 8 bytes, longer than 64 KiB, with control characters, or no key of AWS where one is
+    to sign. No message holds a value.
     """
     asked = tuple(bindings)
     check_bindings(asked)
@@ -70,7 +78,9 @@ async def bind_secrets(bindings: Iterable[SecretBinding], env: Mapping[str, str]
     for binding in asked:
         value = await _find(binding)
         _check_value(binding, value)
-        placeholder = env.get(binding.variable) if binding.variable is not None else None
+        if binding.injection.kind == "sigv4":
+            await anyio.to_thread.run_sync(load_signing)
+        placeholder = next((env[variable] for variable in _variables(binding) if variable in env), None)
         found.append(
             BoundSecret(
                 name=binding.name,
@@ -87,14 +97,10 @@ async def bind_secrets(bindings: Iterable[SecretBinding], env: Mapping[str, str]
 
 def _check_one(binding: SecretBinding) -> None:
     injection = binding.injection
-    if injection.kind == "sigv4":
-        raise Unsupported(
-            f"the secret {binding.name}: nothing signs requests for AWS yet ({binding.origin})",
-            hint="bind the credential of a service that takes it in a header, or leave the secret out",
-            capability="secrets.sigv4",
-        )
     if injection.kind not in _KINDS:
         raise _wrong(binding, f"no way to send it is called {injection.kind!r}", f"one of: {', '.join(_KINDS)}")
+    if injection.kind == "sigv4":
+        _check_signing(binding)
     if injection.kind == "header":
         if not _HEADER.fullmatch(injection.name) or injection.name.lower() in _OTHERS:
             raise _wrong(binding, f"no header for a secret: {injection.name!r}", "for example Authorization")
@@ -108,12 +114,34 @@ def _check_one(binding: SecretBinding) -> None:
         raise _wrong(binding, f"not the name of a variable: {binding.variable!r}", "for example API_TOKEN")
 
 
+def _check_signing(binding: SecretBinding) -> None:
+    if not _SCOPE.fullmatch(binding.injection.name):
+        raise _wrong(
+            binding, f"not a service and a region of AWS: {binding.injection.name!r}", 'for example "s3 eu-central-1"'
+        )
+    if binding.variable is not None:
+        raise _wrong(binding, f"clients of AWS read {' and '.join(_AWS_VARIABLES)} alone", "leave `variable` out")
+    if not is_signing_installed():
+        raise Unsupported(
+            f"the secret {binding.name}: what signs requests for AWS is not installed ({binding.origin})",
+            hint="pip install 'gloveport[aws]'",
+            capability="secrets.sigv4",
+        )
+
+
+def _variables(binding: SecretBinding) -> tuple[str, ...]:
+    """The guest's, that hold the placeholder."""
+    if binding.injection.kind == "sigv4":
+        return _AWS_VARIABLES
+    return () if binding.variable is None else (binding.variable,)
+
+
 def _place(binding: SecretBinding) -> str:
     """Where in a request it goes; two secrets cannot go to one place."""
     injection = binding.injection
     if injection.kind == "query":
         return f"?{injection.name}"
-    return "authorization" if injection.kind == "basic" else injection.name.lower()
+    return "authorization" if injection.kind in ("basic", "sigv4") else injection.name.lower()
 
 
 def _check_value(binding: SecretBinding, value: str) -> None:
@@ -130,6 +158,11 @@ def _check_value(binding: SecretBinding, value: str) -> None:
         raise _wrong(binding, f"its value is shorter than {SHORTEST} bytes: anybody guesses it", "use a longer one")
     if size > LONGEST:
         raise _wrong(binding, f"its value is longer than {LONGEST} bytes", "check what its source holds")
+    if binding.injection.kind == "sigv4":
+        try:
+            AwsKey.parse(value)
+        except ValueError as error:
+            raise _wrong(binding, f"its value is {error}", "check what its source holds") from None
 
 
 async def _find(binding: SecretBinding) -> str:

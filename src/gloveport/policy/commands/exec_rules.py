@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from gloveport.model import Decision, ExecRequest, ExecRule, Policy, PolicyLayer, Verdict
+from gloveport.policy.commands.index import ExecIndex
 from gloveport.policy.commands.lists import shut_by
 from gloveport.policy.commands.shell_grammar import Finding, ShellReading, SimpleCommand, read_argv
 from gloveport.policy.commands.shell_words import Word
@@ -38,18 +39,19 @@ def has_exec_rules(policy: Policy) -> bool:
     return any(layer.exec for layer in policy.layers)
 
 
-def decide_rules(policy: Policy, request: ExecRequest) -> Decision:
+def decide_rules(policy: Policy, request: ExecRequest, index: ExecIndex | None = None) -> Decision:
     """What the rules say of an exec, with everything that it would run, as far as that can be known.
 
     A rule that denies, or asks, counts wherever it may cover a command. Where a layer has a rule that allows, its rules
     are a list: every simple command has to be on it, if only as one that is asked about. A lower layer can only
-    tighten, and add to a list that is open.
+    tighten, and add to a list that is open. `index`, of this very policy, makes no difference but in time.
     """
     if not has_exec_rules(policy):
         return _ALLOWED
     if _is_own(request):
         return _OWN
-    return decide_reading(policy, read_argv(request.argv))
+    reading = read_argv(request.argv)
+    return decide_reading(policy if index is None else index.about(reading.commands), reading)
 
 
 def decide_reading(policy: Policy, reading: ShellReading) -> Decision:

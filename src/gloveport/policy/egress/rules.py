@@ -168,6 +168,8 @@ def names_host(pattern: str, host: Host) -> bool:
     if pattern == "*":
         return True
     if host.address is not None:
+        if pattern == host.name:
+            return True
         network = parse_network(pattern)
         return network is not None and host.address.version == network.version and host.address in network
     if pattern.startswith("*."):

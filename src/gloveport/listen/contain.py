@@ -1,4 +1,4 @@
-"""Where failures stop: one piece of the runner's work that fails must not end everybody's sandboxes."""
+"""Where failures stop: one call, or one piece of a runner's work, that fails must not end everybody's sandboxes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runner's end of one connection: one call, what its caller sends meanwhile, and the way back."""
+"""The listening end of one connection: one call, what its caller sends meanwhile, and the way back."""
 
 from __future__ import annotations
 
