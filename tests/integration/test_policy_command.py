@@ -69,3 +69,11 @@ def test_a_policy_that_is_not_understood_whole_runs_nothing(cli: Cli, place: Pat
         assert b"policy.toml:4: unknown key 'limits.memry'; did you mean 'memory'?" in done.stderr
     missing = cli("create", "--empty", "--policy", str(place / "none.toml"))
     assert missing.returncode == 4
+
+
+@pytest.mark.parametrize("policy", ["minimal", "standard", "development", "empty.toml", "protected.toml"])
+def test_every_policy_that_can_be_used_can_be_checked(cli, tmp_path: Path, policy: str) -> None:
+    (tmp_path / "empty.toml").write_text("")
+    (tmp_path / "protected.toml").write_text('[files]\nprotected = ["deploy/**"]\n')
+    name = str(tmp_path / policy) if policy.endswith(".toml") else policy
+    assert "LAYER" in cli.ok("policy", "check", "--policy", name)

@@ -17,7 +17,7 @@ from gloveport.errors import InvalidRequest, NotFound
 
 pytestmark = pytest.mark.needs("bubblewrap")
 
-LEAST = 120
+LEAST = 150
 """Attacks that are tried and shown to work without their guard."""
 PATIENCE = 900
 ALSO = {"egress policy": {"no lookup of refused names"}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,26 @@ def test_a_receipt_that_another_installation_signed_is_none_of_this_one(tmp_path
     kept = Path("receipts", "bubblewrap.json")
     (tmp_path / "own" / kept).write_text((tmp_path / "other" / kept).read_text())
     assert current_receipt(tmp_path / "own", "bubblewrap", "1") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"no key"])
+def test_a_key_that_is_none_is_told_and_does_not_stop_a_run(tmp_path: Path, content: bytes) -> None:
+    keep_receipt(report(), tmp_path, "1")
+    (tmp_path / "receipts" / "key.pem").write_bytes(content)
+    assert current_receipt(tmp_path, "bubblewrap", "1") is None
+    with pytest.raises(InvalidRequest, match="not a signing key"):
+        keep_receipt(report(), tmp_path, "1")
+
+
+def test_two_at_once_sign_with_one_key(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        kept = [pool.submit(keep_receipt, report(), tmp_path, "1") for _ in range(16)]
+        assert len({json.loads(each.result())["key"] for each in kept}) == 1
+
+
+def test_looking_for_a_receipt_makes_nothing(tmp_path: Path) -> None:
+    assert current_receipt(tmp_path, "bubblewrap", "1") is None
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_receipt_overwrites_nothing(tmp_path: Path) -> None:

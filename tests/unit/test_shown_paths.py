@@ -16,6 +16,7 @@ from gloveport.errors import InvalidRequest, NotFound, PolicyDenied
 from gloveport.model import Assembled, Bind, Link, Overlay, Plan, Source, Spec
 from gloveport.policy import HostView, PlanInputs, check_plan, compile_plan, survey
 from gloveport.policy.compile import own_etc
+from gloveport.policy.files.sockets import find_socket
 
 LANGUAGES = ("python", "node", "javascript", "go", "rust", "java", "ruby")
 ALLOWED_OF_ETC = {"/etc/alternatives", "/etc/ld.so.cache", "/etc/ssl/certs", "/etc/localtime", "/etc/services"}
@@ -197,6 +198,18 @@ def test_a_socket_is_refused(tmp_path: Path) -> None:
         server.bind(str(tmp_path / "s"))
         with pytest.raises(PolicyDenied):
             compiled(Spec(read_only=(str(tmp_path / "s"),)))
+
+
+def test_a_directory_with_a_socket_anywhere_below_is_refused(tmp_path: Path) -> None:
+    deep = tmp_path / "shown" / "a" / "b"
+    deep.mkdir(parents=True)
+    (tmp_path / "shown" / "link").symlink_to("/dev/null")
+    compiled(Spec(read_only=(str(tmp_path / "shown"),)))
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(deep / "s"))
+        with pytest.raises(PolicyDenied, match=r"listens, or listened, at .*/a/b/s"):
+            compiled(Spec(read_only=(str(tmp_path / "shown"),)))
+        assert find_socket(str(tmp_path), most=3) is None
 
 
 @pytest.mark.parametrize("path", ["/etc/shadow", "/etc/ssh", "/etc/ssl/private", "//etc", "/var/run", "/var/lib"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,10 +16,10 @@ from gloveport.cli.options import JsonOption
 from gloveport.cli.output import print_json, print_table
 from gloveport.client import encode
 from gloveport.doctor.attack import AttackKind, Outcome, Report
-from gloveport.doctor.receipt import keep_receipt, write_receipt
+from gloveport.doctor.receipt import keep_receipt, prepare_receipts, write_receipt
 from gloveport.doctor.visit import attack_host, attack_without
-from gloveport.errors import STATUSES, InvalidRequest
-from gloveport.model import Probe, Spec
+from gloveport.errors import STATUSES, Conflict, InvalidRequest
+from gloveport.model import Enforcement, Probe, Spec
 from gloveport.sandbox import Manager
 from gloveport.settings import Settings
 
@@ -57,21 +58,38 @@ def command(
 
 
 def _attack(settings: Settings, without: str | None, receipt: Path | None, as_json: bool) -> int:
-    if without is None:
-        report = anyio.run(attack_host)
-        signed = keep_receipt(report, settings.data, __version__)
-        if receipt is not None:
-            write_receipt(signed, receipt)
-    else:
+    if without is not None:
         report = anyio.run(attack_without, [without])[without]
-    if as_json:
-        print_json(encode(report))
-    else:
-        _tabulate(report)
+        _show(report, (), as_json)
+        return 0 if report.holds else 1
+    # What would lose the result after a minute of attacks is found out before.
+    prepare_receipts(settings.data)
+    if receipt is not None and receipt.exists():
+        raise Conflict(f"{receipt} exists", hint="name another file: no receipt is overwritten")
+    watched = _watched(anyio.run(_examine, settings))
+    report = anyio.run(attack_host)
+    _show(report, watched, as_json)
+    sys.stdout.flush()
+    signed = keep_receipt(report, settings.data, __version__, watched)
+    if receipt is not None:
+        write_receipt(signed, receipt)
     return 0 if report.holds else 1
 
 
-def _tabulate(report: Report) -> None:
+def _watched(probes: Sequence[Probe]) -> tuple[str, ...]:
+    """The limits that the default backend keeps by measuring alone."""
+    limits = next(probe.limits for probe in probes if probe.backend == Spec().backend)
+    return tuple(name for name, how in limits.items() if how is Enforcement.WATCHDOG)
+
+
+def _show(report: Report, watched: Sequence[str], as_json: bool) -> None:
+    if as_json:
+        print_json({**encode(report), "watched": list(watched)})
+    else:
+        _tabulate(report, watched)
+
+
+def _tabulate(report: Report, watched: Sequence[str]) -> None:
     rows = [("KIND", *(outcome.upper() for outcome in Outcome))]
     counted = Counter((finding.attack.kind, finding.outcome) for finding in report.findings)
     rows += [(kind, *(str(counted[kind, outcome] or "-") for outcome in Outcome)) for kind in AttackKind]
@@ -83,8 +101,12 @@ def _tabulate(report: Report) -> None:
             sys.stdout.write(f"  missing: {finding.attack.guard}\n")
         elif finding.outcome is Outcome.UNPROVEN:
             sys.stdout.write(f"\n  {finding.attack.name} failed even without: {finding.attack.guard}\n")
+    held, rest = report.count(Outcome.HELD), len(report.findings) - report.count(Outcome.HELD)
     verdict = f"missing: {', '.join(report.missing)}" if report.missing else "no attack succeeded"
-    sys.stdout.write(f"\n{verdict}\n")
+    sys.stdout.write(f"\n{verdict}: {held} held, {rest} not shown here\n" if report.holds else f"\n{verdict}\n")
+    if watched:
+        limits = ", ".join(watched)
+        sys.stdout.write(f"watched, not walled: {limits}: a guest faster than these attacks passes them for a moment\n")
 
 
 async def _examine(settings: Settings) -> list[Probe]:

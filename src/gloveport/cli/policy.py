@@ -122,7 +122,7 @@ def _count(layer: PolicyLayer) -> int:
         layer.egress or (),
         layer.exec or (),
         layer.tools or (),
-        *(getattr(files, each.name) for each in fields(files)),
+        *(getattr(files, each.name) or () for each in fields(files)),
     )
     return sum(map(len, (*lists, layer.limits, layer.secrets, layer.environment)))
 

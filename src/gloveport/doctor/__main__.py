@@ -12,7 +12,7 @@ import anyio
 
 from gloveport.doctor.examine import examine, try_without
 from gloveport.doctor.guards import GUARDS
-from gloveport.doctor.range import enter_range
+from gloveport.doctor.range import end_with_parent, enter_range
 from gloveport.doctor.report import encode_reports
 from gloveport.errors import GloveportError
 
@@ -24,6 +24,7 @@ def main(arguments: list[str]) -> int:
     place, *guards = arguments
     try:
         enter_range()  # before there is a second thread
+        end_with_parent()  # which the way into the range would undo
         if guards:
             reports = anyio.run(try_without, Path(place), [GUARDS[name] for name in guards], _tell)
         else:
@@ -31,6 +32,8 @@ def main(arguments: list[str]) -> int:
     except GloveportError as error:
         sys.stderr.write(f"error: {error.message}\n")
         return 1
+    except KeyboardInterrupt:
+        return 130
     sys.stdout.write(encode_reports(reports) + "\n")
     return 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import signal
 import socket
 import struct
 import tempfile
@@ -17,7 +18,7 @@ from types import MappingProxyType
 
 from gloveport.errors import BackendUnavailable
 
-__all__ = ["ADDRESSES", "enter_range"]
+__all__ = ["ADDRESSES", "end_with_parent", "enter_range"]
 
 ADDRESSES: Mapping[str, str] = MappingProxyType(
     {
@@ -39,6 +40,7 @@ _NEW_NAMESPACE, _NEW_USER, _NEW_NETWORK = 0x00020000, 0x10000000, 0x40000000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 4096, 16384, 1 << 18
 _GET_FLAGS, _SET_FLAGS, _SET_ADDRESS, _SET_NETMASK = 0x8913, 0x8914, 0x8916, 0x891C
 _UP = 1
+_SET_DEATH_SIGNAL = 1
 _RESOLVER: Mapping[str, str] = MappingProxyType(
     {
         "/etc/resolv.conf": "nameserver 127.0.0.1\noptions timeout:5 attempts:3\n",
@@ -46,6 +48,11 @@ _RESOLVER: Mapping[str, str] = MappingProxyType(
         "/etc/hosts": "127.0.0.1 localhost\n",
     }
 )
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it ends: its sandboxes end with it."""
+    ctypes.CDLL(None, use_errno=True).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def enter_range() -> None:

@@ -22,6 +22,7 @@ __all__ = ["attack_host", "attack_without"]
 
 _PARENT = "/var/tmp"
 """On a disk, as repositories are, and open for the sandboxes' users to pass through."""
+_PREFIX = "gloveport-doctor-"
 
 
 async def attack_host() -> Report:
@@ -60,9 +61,19 @@ async def _visit(guards: Sequence[str]) -> dict[str, Report]:
 
 
 def _make_place() -> Path:
-    place = Path(tempfile.mkdtemp(prefix="gloveport-doctor-", dir=_PARENT))
+    _sweep()
+    place = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_PARENT))
     place.chmod(0o711)
     return place
+
+
+def _sweep() -> None:
+    """Remove what doctors of this user that were killed left behind."""
+    for place in Path(_PARENT).glob(f"{_PREFIX}*"):
+        owner = place.name.removeprefix(_PREFIX).partition("-")[0]
+        is_left = owner.isdigit() and not Path(f"/proc/{owner}").exists()
+        if is_left and place.lstat().st_uid == os.geteuid() and not place.is_symlink():
+            remove_tree(place)
 
 
 def _variables() -> dict[str, str]:

@@ -33,6 +33,7 @@ from gloveport.policy.egress.rules import has_proxy
 from gloveport.policy.files.guest_places import GUEST_TOOLS
 from gloveport.policy.files.host import HostView
 from gloveport.policy.files.showing import check_shown, is_within
+from gloveport.policy.files.sockets import check_no_socket
 from gloveport.policy.files.toolchains import Installation, find_interpreter, find_toolchain
 from gloveport.policy.files.writable import check_writable
 
@@ -146,6 +147,7 @@ def check_plan(plan: Plan, host: HostView, *, fetched: Path, trust: str = "") ->
                 check_writable(source, host)
             case Bind(source) if source not in host.directories:
                 check_shown(source, host)
+                check_no_socket(source)
             case Overlay(lower) if lower is not None and not _is_fetched(lower, fetched):
                 check_shown(lower, host)
             case Assembled(_, files, copies):
@@ -262,6 +264,7 @@ def _checked_path(text: str, host: HostView) -> tuple[str, str]:
         raise NotFound(f"no such path on this host: {text}", hint="check --read-only and the policy")
     place = f"/{str(path).lstrip('/')}"
     check_shown(place, host)
+    check_no_socket(place)
     return place, os.path.realpath(place)
 
 

@@ -11,6 +11,7 @@ from gloveport.model import Decision, Verdict
 from gloveport.policy.files.host import HostView
 from gloveport.policy.files.protected import ProtectedPath, ProtectionLevel, Touched, find_protected
 from gloveport.policy.files.showing import decide_shown, is_within
+from gloveport.policy.files.sockets import find_socket
 
 __all__ = ["check_writable", "decide_writable", "protected_within"]
 
@@ -168,14 +169,15 @@ def _about_what_is_there(path: str) -> Iterator[tuple[str, str]]:
 
 
 def _sockets_in(path: str) -> Iterator[tuple[str, str]]:
-    """Of its first level: a service's own directory has its socket there."""
+    """By name in its first level, where a service has its own; by kind anywhere below."""
     try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.name.lower() in SOCKETS or stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
-                    yield _SOCKETS, f"a service of this host listens at {entry.name!r} in it"
+        names = [name for name in os.listdir(path) if name.lower() in SOCKETS]
     except OSError as error:
         yield _KINDS, f"it cannot be listed: {error.strerror}"
+        return
+    found = names[0] if names else find_socket(path)
+    if found is not None:
+        yield _SOCKETS, f"a service of this host listens at {os.path.relpath(os.path.join(path, found), path)!r} in it"
 
 
 def _touch(path: str, place: str) -> bool:
