@@ -175,6 +175,21 @@ async def test_a_tool_is_asked_about_with_its_arguments_and_granted_by_its_name(
     assert used == [made[0], made[1], made[1]]
 
 
+async def test_a_tool_call_too_long_to_be_read_is_refused_unless_its_tool_is_granted(manager: Manager) -> None:
+    here = await asking(manager, '[tools]\nask = ["file_write"]')
+
+    async def write(content: str) -> Any:
+        return await call_tool(here.sandbox, "file_write", {"path": "a", "content": content})
+
+    with anyio.fail_after(PATIENCE):
+        assert "more than a person is asked to read" in str((await write("x" * 5000)).error)
+    assert manager.approvals.pending() == []
+    asked, done = await here.answered(lambda: write("x" * 3900 + "end"), SANDBOX)
+    assert "xend" in asked.subject
+    assert done.error is None
+    assert (await write("x" * 5000)).error is None
+
+
 async def test_a_command_of_a_tool_is_analysed_once(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
 

@@ -111,6 +111,44 @@ async def test_explain_says_of_every_path_what_a_guest_finds_there(manager: Mana
     assert circle.reason  # and it ends
 
 
+async def test_explain_says_of_every_path_whether_a_guest_may_write_there(manager: Manager, host: Path) -> None:
+    lay_out(host)
+    (host / "left").mkdir(mode=0o777)
+    temporary = Path(tempfile.mkdtemp(prefix="gp-", dir="/tmp"))
+    temporary.chmod(0o755)
+    try:
+        (host / "left" / "covered").mkdir(mode=0o777)
+        (host / "left").chmod(0o777)
+        files = FileRules(
+            read_only=(str(host / "shown"), str(temporary)),
+            writable=(str(host / "left"),),
+            hidden=(str(host / "left" / "covered"),),
+        )
+        policy = Policy(layers=(PolicyLayer(origin=Origin(layer="project"), files=files),))
+        paths = [f"{host}/{name}" for name in ("left/x", "left/covered/x", "shown/y", "left/../shown/y")]
+        paths += [f"{temporary}/x", "/tmp/x", "/workspace/x", "/usr/bin/x", "/dev/shm/x"]
+        with anyio.fail_after(PATIENCE):
+            sandbox = Sandbox(await manager.create(Spec(policy=policy)))
+            seen = {path: (await sandbox.exec(["touch", path])).ok for path in paths}
+        said = {path: explain(policy, Question.WRITE, path, survey()) for path in paths}
+        assert {path: decision.verdict is Verdict.ALLOW for path, decision in said.items()} == seen
+        assert seen[f"{host}/left/x"] is True
+        assert said[f"{host}/left/x"].rule == "files.writable: project"
+    finally:
+        remove_tree(temporary)
+
+
+def test_a_path_that_no_sandbox_may_write_is_refused_though_a_layer_names_it(host: Path) -> None:
+    def layer(name: str, *places: str) -> PolicyLayer:
+        return PolicyLayer(origin=Origin(layer=name), files=FileRules(writable=places))
+
+    (host / "left").mkdir()
+    named = Policy(layers=(layer("project", "/usr/local/bin"),))
+    assert explain(named, Question.WRITE, "/usr/local/bin/x", survey()).rule == "built-in: writable host paths"
+    above = Policy(layers=(layer("organisation"), layer("project", str(host / "left"))))
+    assert explain(above, Question.WRITE, f"{host}/left/x", survey()).rule == "files.writable: organisation"
+
+
 async def test_explain_and_the_plan_refuse_what_is_shown_by_a_link_alike(manager: Manager, host: Path) -> None:
     (host / "innocent").symlink_to("/etc/ssh")
     files = FileRules(read_only=(str(host / "innocent"),))

@@ -8,6 +8,8 @@ from pathlib import Path
 import anyio
 import pytest
 
+from gloveport.egress import Gate
+from gloveport.errors import Unsupported
 from gloveport.model import Limits, Policy, Spec
 from gloveport.policy.reading.document import parse_document
 from gloveport.policy.reading.layers import compile_layer, merge_layers
@@ -15,6 +17,7 @@ from gloveport.sandbox import Manager, Sandbox, shell_request
 from gloveport.settings import Settings
 
 pytestmark = [pytest.mark.anyio, pytest.mark.needs("bubblewrap")]
+PATIENCE = 120
 
 
 def policy(text: str) -> Policy:
@@ -48,6 +51,18 @@ python3 -c 'import urllib.request as u; print(u.urlopen("http://localhost:{port}
         ("http", "127.0.0.1", False),
         ("http", "localhost", True),
     ]
+
+
+async def test_a_sandbox_whose_way_out_cannot_be_opened_is_deleted_again(settings: Settings) -> None:
+    def fail(*_: object) -> Gate:
+        raise Unsupported("no gate", hint="none", capability="egress")
+
+    spec = Spec(policy=policy('[egress]\nallow = ["api.example"]'))
+    async with Manager(settings, make_gate=fail) as manager:
+        with anyio.fail_after(PATIENCE), pytest.raises(Unsupported, match="no gate"):
+            await manager.create(spec)
+        assert manager.count == 0
+        assert await manager.statuses() == []
 
 
 async def test_without_a_rule_there_is_no_way_out_at_all(settings: Settings) -> None:

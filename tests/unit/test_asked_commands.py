@@ -122,5 +122,4 @@ def test_arguments_that_differ_are_another_question_however_long_they_are() -> N
     assert first != second
     assert first == again
     assert first.key == second.key
-    assert len(first.shown) < 3000
     assert asked_tool(ToolRequest(tool="Write", arguments={"content": "\u202e\x1b"})).shown.isprintable()

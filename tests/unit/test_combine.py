@@ -163,6 +163,32 @@ def test_the_organisation_is_above_every_file_and_the_command_line_below(tmp_pat
         load_policy([str(first)], organisation=organisation, command_line=more)
 
 
+@pytest.mark.parametrize(
+    "what", ["a link to nowhere", "a circle", "below a file", "below a link to nowhere", "a directory"]
+)
+def test_an_organisations_file_that_cannot_be_read_is_not_passed_over(tmp_path: Path, what: str) -> None:
+    place = tmp_path / "gloveport" / "policy.toml"
+    if what == "below a file":
+        place.parent.write_text("")
+    elif what == "below a link to nowhere":
+        place.parent.symlink_to("nowhere")
+    else:
+        place.parent.mkdir()
+        if what == "a directory":
+            place.mkdir()
+        else:
+            place.symlink_to("policy.toml" if what == "a circle" else "nowhere")
+    with pytest.raises(NotFound, match="cannot read the policy"):
+        load_policy(["minimal"], organisation=place)
+
+
+def test_an_organisation_without_a_file_has_no_layer(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for place in ("none", "none/policy.toml", "link/policy.toml"):
+        assert len(load_policy(["minimal"], organisation=tmp_path / place).layers) == 1
+
+
 def test_groups_are_those_of_the_machine(tmp_path: Path) -> None:
     path = tmp_path / "p.toml"
     (tmp_path / "etc").mkdir()
@@ -194,6 +220,11 @@ def test_a_name_is_a_templates_and_a_path_a_files(tmp_path: Path) -> None:
         (Question.READ, "file", "allow", "built-in: writable places"),
         (Question.WRITE, "file", "allow", "built-in: the sandbox is the wall"),
         (Question.WRITE, "/usr/bin/env", "deny", "built-in: writable places"),
+        (Question.WRITE, "/opt/x", "deny", "built-in: writable places"),
+        (Question.READ, "/proc/self/status", "allow", "built-in: the guest's own places"),
+        (Question.READ, "/dev/null", "allow", "built-in: the guest's own places"),
+        (Question.READ, "/run/gloveport/bin/rg", "allow", "built-in: the guest's own places"),
+        (Question.READ, "/run/user", "deny", "built-in: the allow-list"),
         (
             Question.COMMAND,
             "cd x && git push --force",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -166,3 +168,26 @@ def test_a_file_that_is_not_there_is_an_error_never_an_open_policy(tmp_path: Pat
 def test_any_bytes_are_a_policy_or_refused(data: bytes, is_json: bool) -> None:
     with suppress(InvalidRequest):
         compile_layer(parse_document(data, "p", is_json=is_json), "project")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["a FIFO", "a device"])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    make(tmp_path / "p.toml")
+    with pytest.raises(InvalidRequest, match=r"p\.toml:1: not a regular file"):
+        read_document(tmp_path / "p.toml")
+
+
+def test_no_more_of_a_file_is_read_than_a_policy_may_have(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    path.touch()
+    os.truncate(path, 2**40)
+    with pytest.raises(InvalidRequest, match="larger than 1048576 bytes"):
+        read_document(path)
+
+
+@pytest.mark.parametrize(("name", "text"), [("p.toml", "[limits]\nmemry = 1"), ("p.json", '{"limits":\n{"memry": 1}}')])
+def test_a_byte_order_mark_changes_nothing(tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / name
+    path.write_text(text, "utf-8-sig")
+    with pytest.raises(InvalidRequest, match=rf"{name}:2: unknown key 'limits.memry'"):
+        read_document(path)

@@ -21,8 +21,12 @@ from gloveport.policy.egress.rules import decide_egress, parse_request
 from gloveport.policy.files.host import HostView
 from gloveport.policy.files.leading import follow
 from gloveport.policy.files.showing import decide_shown, is_within
+from gloveport.policy.files.writable import decide_writable
 
 __all__ = ["Question", "explain"]
+
+_GUESTS_OWN = ("/proc", "/dev", "/run/gloveport")
+"""Places that every guest has beside the writable ones, and that are none of this host's."""
 
 
 class Question(StrEnum):
@@ -48,10 +52,6 @@ def _of_host(policy: Policy, subject: str, _host: HostView) -> Decision:
     return decide_egress(policy, parse_request(subject))
 
 
-def _of_write(_policy: Policy, subject: str, _host: HostView) -> Decision:
-    return decide_path(subject, write=True)
-
-
 def _of_command(policy: Policy, subject: str, _host: HostView) -> Decision:
     return decide_reading(policy, read_shell(subject))
 
@@ -65,11 +65,22 @@ def _of_tool(policy: Policy, subject: str, _host: HostView) -> Decision:
 
 
 def _of_read(policy: Policy, subject: str, host: HostView) -> Decision:
+    return _where_it_leads(policy, subject, host, _of_place)
+
+
+def _of_write(policy: Policy, subject: str, host: HostView) -> Decision:
+    return _where_it_leads(policy, subject, host, _of_change)
+
+
+def _where_it_leads(
+    policy: Policy, subject: str, host: HostView, decide: Callable[[Policy, str, HostView], Decision]
+) -> Decision:
+    """What `decide` says of the path without links that `subject` is in the guest."""
     if not subject or "\0" in subject:
         raise InvalidRequest("an empty path, or one with a NUL byte", hint="name a file")
     named = posixpath.normpath(posixpath.join(WORKSPACE, subject))
     path = follow(named, lambda place: _source(policy, place, host))
-    decision = _of_place(policy, path, host)
+    decision = decide(policy, path, host)
     if path == named:
         return decision
     return replace(decision, reason=f"{named} leads to {path}; {decision.reason}")
@@ -77,18 +88,51 @@ def _of_read(policy: Policy, subject: str, host: HostView) -> Decision:
 
 def _of_place(policy: Policy, path: str, host: HostView) -> Decision:
     """As `_of_read`, for a path without links."""
-    if any(is_within(path, place) for place in WRITABLE):
+    source = _source(policy, path, host)
+    # What a rule names is mounted over the guest's own places, and the workspace over everything.
+    if is_within(path, WORKSPACE) or (source is None and any(is_within(path, place) for place in WRITABLE)):
         return Decision(verdict=Verdict.ALLOW, rule="built-in: writable places", reason="the sandbox's own")
-    real = os.path.realpath(_source(policy, path, host) or path)
+    if source is None and any(is_within(path, place) for place in _GUESTS_OWN):
+        return Decision(verdict=Verdict.ALLOW, rule="built-in: the guest's own places", reason="the guest's own")
+    hidden = _of_hidden(policy, source or path)
+    if hidden is not None:
+        return hidden
+    if host.shows(path) or any(is_within(path, copy) for copy in host.etc):
+        return Decision(verdict=Verdict.ALLOW, rule="built-in: system directories", reason="programs need them")
+    return _of_named(policy, path, host)
+
+
+def _of_change(policy: Policy, path: str, host: HostView) -> Decision:
+    """As `_of_write`, for a path without links."""
+    source = _source(policy, path, host)
+    if source is None or is_within(path, WORKSPACE):
+        return decide_path(path, write=True)
+    hidden = _of_hidden(policy, source)
+    if hidden is not None:
+        return hidden
+    for number, key, place in _named_places(policy):
+        if key != "writable" or not is_within(path, place):
+            continue
+        origin = policy.layers[number].origin
+        for decision in (_of_rule(policy, number, key, place, host), decide_writable(place, host)):
+            if decision.verdict is not Verdict.ALLOW:
+                return decision
+        return Decision(
+            verdict=Verdict.ALLOW, rule=f"files.writable: {origin}", reason=f"commands in the guest may write {place}"
+        )
+    return Decision(verdict=Verdict.DENY, rule="built-in: writable places", reason="it is shown, and can only be read")
+
+
+def _of_hidden(policy: Policy, path: str) -> Decision | None:
+    """The denial of a path of this host that a layer hides."""
+    real = os.path.realpath(path)
     for layer in policy.layers:
         for hidden in layer.files.hidden if layer.files is not None else ():
             if is_within(real, os.path.realpath(hidden)):
                 return Decision(
                     verdict=Verdict.DENY, rule=f"files.hidden: {layer.origin}", reason=f"{hidden} is hidden"
                 )
-    if host.shows(path) or any(is_within(path, copy) for copy in host.etc):
-        return Decision(verdict=Verdict.ALLOW, rule="built-in: system directories", reason="programs need them")
-    return _of_named(policy, path, host)
+    return None
 
 
 def _source(policy: Policy, path: str, host: HostView) -> str | None:
@@ -117,23 +161,27 @@ def _named_places(policy: Policy) -> Iterator[tuple[int, str, str]]:
 
 def _of_named(policy: Policy, path: str, host: HostView) -> Decision:
     for number, key, place in _named_places(policy):
-        if not any(is_within(path, target) for target in _targets(key, place)):
-            continue
-        layer = policy.layers[number]
-        forbidden = decide_shown(place, host)
-        if forbidden.verdict is Verdict.DENY:
-            return forbidden
-        try:
-            if key == "read_only":
-                check_allowed(place, policy.layers[:number])
-            else:
-                tuple(writable(replace(policy, layers=policy.layers[: number + 1])))
-        except PolicyDenied as error:
-            return Decision(verdict=Verdict.DENY, rule=str(error.context["rule"]), reason=error.message)
-        return Decision(verdict=Verdict.ALLOW, rule=f"files.{key}: {layer.origin}", reason=f"{place} is shown")
+        if any(is_within(path, target) for target in _targets(key, place)):
+            return _of_rule(policy, number, key, place, host)
     return Decision(
         verdict=Verdict.DENY, rule="built-in: the allow-list", reason="what no rule shows does not exist in the guest"
     )
+
+
+def _of_rule(policy: Policy, number: int, key: str, place: str, host: HostView) -> Decision:
+    """Whether a layer, by its number, shows what it names: nothing built-in forbids it, and no layer above."""
+    forbidden = decide_shown(place, host)
+    if forbidden.verdict is Verdict.DENY:
+        return forbidden
+    try:
+        if key == "read_only":
+            check_allowed(place, policy.layers[:number])
+        else:
+            tuple(writable(replace(policy, layers=policy.layers[: number + 1])))
+    except PolicyDenied as error:
+        return Decision(verdict=Verdict.DENY, rule=str(error.context["rule"]), reason=error.message)
+    origin = policy.layers[number].origin
+    return Decision(verdict=Verdict.ALLOW, rule=f"files.{key}: {origin}", reason=f"{place} is shown")
 
 
 _ANSWERS: Mapping[Question, Callable[[Policy, str, HostView], Decision]] = MappingProxyType(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -153,11 +152,8 @@ class SecurityManager:
 
 
 def asked_tool(request: ToolRequest) -> Asked:
-    """What a person is asked about a tool call: the whole of it, where it is short enough to be read."""
+    """What a person is asked about a tool call: the whole of it. The desk refuses what is too long to be read."""
     text = json.dumps(dict(request.arguments), default=str, sort_keys=True)
-    if len(text) > _LONGEST:
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        text = f"{text[:_LONGEST]}… ({len(text)} characters, sha256 {digest})"
     return Asked(kind=QuestionKind.TOOL, name=request.tool, shown=f"{request.tool} {text}")
 
 

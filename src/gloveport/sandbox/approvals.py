@@ -10,6 +10,7 @@ import anyio
 
 from gloveport.errors import GloveportError, NotFound
 from gloveport.model import AnswerKind, Approval, Asked, Decision, EventKind, Grant, QuestionKind, Verdict, new_id
+from gloveport.policy.commands.exec_rules import LONGEST_ASKED
 from gloveport.policy.egress.rules import EgressRequest, widen
 from gloveport.sandbox.grants import Clock, KeptGrants
 from gloveport.sandbox.questions import Question, Waiter, forgiven, grant_facts, question_facts, show_question
@@ -108,6 +109,8 @@ class Window:
 
     async def _ask(self, asked: Asked, decision: Decision) -> Grant | str:
         """A grant, or why there is none."""
+        if len(asked.shown) > LONGEST_ASKED:
+            return f"{len(asked.shown)} characters are more than a person is asked to read"
         if asked in self.refused:
             return f"{self.refused[asked]} denied it for this sandbox"
         if asked not in self.questions and len(self.questions) >= MOST_QUESTIONS:

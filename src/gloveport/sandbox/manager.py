@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ import anyio
 from gloveport.backends import Backend, make_backend
 from gloveport.backends.bubblewrap.helpers import find_ripgrep
 from gloveport.egress import Gate, Inspection, ParentProxy
-from gloveport.errors import InvalidRequest, NotFound
+from gloveport.errors import GloveportError, InvalidRequest, NotFound
 from gloveport.model import Limits, Plan, Policy, Probe, Ref, SandboxStatus, Spec, new_id, resolve_id
 from gloveport.policy import HostView, PlanInputs, check_plan, check_shown, compile_plan, survey
 from gloveport.sandbox.approvals import ASK_SECONDS, Desk, Window
@@ -157,7 +157,13 @@ class Manager:
         window = self.approvals.open(ref.id, own)
         recorder.ask_at(window)
         if plan.network == "proxy":
-            await self._open_way_out(held, plan, own, window, inspection)
+            try:
+                await self._open_way_out(held, plan, own, window, inspection)
+            except BaseException:
+                # Nobody has its handle yet. Where this fails too, it is tried again when the manager ends.
+                with anyio.CancelScope(shield=True), suppress(GloveportError):
+                    await self.delete(ref.id)
+                raise
         return held
 
     async def _open_way_out(self, held: Held, plan: Plan, trail: Trail, window: Window, inspection: Inspection) -> None:

@@ -97,7 +97,11 @@ def default_registry(machine: Machine) -> tuple[str, ...]:
     npm = machine.finds("npm")
     if npm is None:
         return ()
-    nowhere = {"npm_config_userconfig": "/nonexistent/user", "npm_config_globalconfig": "/nonexistent/global"}
+    nowhere = {
+        "npm_config_userconfig": "/nonexistent/user",
+        "npm_config_globalconfig": "/nonexistent/global",
+        "npm_config_cache": "/dev/null/none",  # it would make one in the home directory just to be asked
+    }
     answer = _ask(machine, [npm, "config", "get", "registry", "--location=global"], nowhere)
     return tuple(answer.split()[:1])
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import json
+import os
+import stat
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,11 +50,20 @@ class Document:
 
 
 def read_document(path: Path) -> Document:
-    """Read one TOML or JSON (`.json`) file. Raises `NotFound`, or `InvalidRequest` that lists every mistake."""
+    """Read one TOML or JSON (`.json`) file.
+
+    Raises `NotFound`, or `InvalidRequest` that lists every mistake, for what is no regular file too.
+    """
     try:
-        data = path.read_bytes()
+        # A FIFO that nobody writes to would be waited for.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                refuse(str(path), [Mistake(line=1, what="not a regular file")])
+            data = file.read(LARGEST_FILE + 1)
     except OSError as error:
-        raise NotFound(f"cannot read the policy {path}: {error.strerror}", hint="check --policy") from error
+        raise NotFound(
+            f"cannot read the policy {path}: {error.strerror}", hint="check that it is there, and that you may read it"
+        ) from error
     return parse_document(data, str(path), is_json=path.suffix == ".json")
 
 
@@ -69,6 +81,7 @@ def read_object(data: bytes, file: str, *, is_json: bool = True) -> tuple[Mappin
     """What a file says, whatever its shape, and the line of each part. Raises `InvalidRequest`."""
     if len(data) > LARGEST_FILE:
         refuse(file, [Mistake(line=1, what=f"larger than {LARGEST_FILE} bytes")])
+    data = data.removeprefix(codecs.BOM_UTF8)
     try:
         text = data.decode()
     except UnicodeDecodeError as error:

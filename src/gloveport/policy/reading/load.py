@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -29,13 +30,15 @@ def load_policy(
 ) -> Policy:
     """One policy: the organisation's layer, one layer a name in the order given, and the command line's.
 
+    The organisation's layer is left out only where its file is not there; one that cannot be read is refused.
+
     A name without a dot and a slash is a template's; any other is a file's.
 
     `machine` (this one unless given) is asked for its groups of hosts only when a file names one. Raises `NotFound`,
     `InvalidRequest` that lists every mistake of the first file that has any, or `PolicyDenied` when the command line
     asks for more than the layers above allow.
     """
-    documents = [("organisation", read_document(organisation))] if organisation.exists() else []
+    documents = [] if _is_absent(organisation) else [("organisation", read_document(organisation))]
     documents += [("project", _read(name)) for name in names]
     wanted = {host for _, document in documents for host in _hosts(document) if host.startswith("@")}
     found = survey_groups(machine or this_machine(), names=wanted) if wanted else ()
@@ -51,6 +54,17 @@ def load_policy(
 def is_template(name: str) -> bool:
     """Whether a name is a template's, and not a file's."""
     return "." not in name and "/" not in name
+
+
+def _is_absent(path: Path) -> bool:
+    """Whether nobody put anything there. What leads nowhere, or cannot be looked at, somebody did."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return os.path.exists(path.parent) or not os.path.islink(path.parent)
+    except OSError:
+        return False
+    return False
 
 
 def _read(name: str) -> Document:
