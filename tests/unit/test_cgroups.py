@@ -216,6 +216,20 @@ def test_groups_of_sandboxes_that_are_no_more_are_swept(version_two: VersionTwo)
     assert not group.directories[0].exists()
 
 
+def test_a_sandbox_that_starts_anew_has_a_group_beside_its_last_one(version_two: VersionTwo) -> None:
+    found = version_two.find()
+    last, new = found.make("s", LIMITS), found.make("s", LIMITS)
+    assert last is not None
+    assert new is not None
+    last.remove()
+    found.sweep(lambda sandbox: sandbox == "s")
+    assert [group.is_dir() for group in (*last.directories, *new.directories)] == [False, True]
+    assert value(new.directories[0], "memory.max") == str(64 * MIB)
+    third = found.make("s", LIMITS)
+    assert third is not None
+    assert third.directories == last.directories
+
+
 def test_limits_hold_while_other_managers_come_and_go(version_two: VersionTwo) -> None:
     """Whatever others do to the parent between any two steps, a sandbox gets every limit."""
     found = version_two.find()

@@ -40,7 +40,7 @@ from gloveport.sandbox.egress import make_gate, serve_way_out
 from gloveport.sandbox.grants import Clock, KeptGrants
 from gloveport.sandbox.inspection import Inspector
 from gloveport.sandbox.recorder import Recorder
-from gloveport.sandbox.snapshots import as_first, stand_on
+from gloveport.sandbox.snapshots import as_first, stand_on, take
 from gloveport.sandbox.source import prepare_source
 from gloveport.settings import Settings
 from gloveport.store import Redactor, Snapshots, Trail, make_private
@@ -198,12 +198,7 @@ class Manager:
         there is no room. A snapshot that fails leaves nothing.
         """
         held = self.get(prefix)
-        with self.snapshots.draft() as draft:
-            base = await held.backend.snapshot(held.ref, draft)
-            if is_fetched(base.path, self._fetched):
-                base = replace(base, fingerprint="")
-            keep = partial(self.snapshots.keep, draft, base, sandbox=held.ref.id, label=label)
-            made = await anyio.to_thread.run_sync(keep)
+        made = await take(held.backend, held.ref, self.snapshots, fetched=self._fetched, label=label)
         facts = {
             "sandbox": held.ref.id,
             "snapshot": made.id,

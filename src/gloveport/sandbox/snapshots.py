@@ -1,15 +1,38 @@
-"""Standing on a snapshot: the plan of a sandbox that begins where another one was."""
+"""Taking a snapshot, and standing on one: the plan of a sandbox that begins where another one was."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
-from gloveport.model import MountOperation, Overlay, Plan, Snapshot, Tmpfs
+import anyio
+import anyio.to_thread
+
+from gloveport.backends import Backend
+from gloveport.model import MountOperation, Overlay, Plan, Ref, Snapshot, Tmpfs
+from gloveport.policy.compile import is_fetched
 from gloveport.store import Snapshots
 
-__all__ = ["as_first", "stand_on"]
+__all__ = ["as_first", "stand_on", "take"]
 
 _WORKSPACE = "workspace"
+
+
+async def take(backend: Backend, ref: Ref, store: Snapshots, *, fetched: Path, label: str = "") -> Snapshot:
+    """Save a sandbox. What was fetched, below `fetched`, never changes, so that nothing is to be told from.
+
+    Whatever fails leaves nothing.
+    """
+    with store.draft() as draft:
+        try:
+            base = await backend.snapshot(ref, draft)
+            if is_fetched(base.path, fetched):
+                base = replace(base, fingerprint="")
+            return await anyio.to_thread.run_sync(partial(store.keep, draft, base, sandbox=ref.id, label=label))
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(draft.clear)
 
 
 def stand_on(plan: Plan, snapshot: Snapshot, store: Snapshots, *, beside: str = "") -> Plan:

@@ -52,7 +52,8 @@ def read_layer(root: Path) -> ReadLayer:
 def glance(root: Path) -> str:
     """A digest of every entry's number, change time, mode and size: an entry that was touched since has another.
 
-    Much cheaper than reading; the kernel alone sets change times. Empty for a tree too deep for it. Raises `OSError`.
+    Much cheaper than reading; the kernel alone sets change times. Empty for a tree too deep for it, or with a directory
+    that cannot be listed. Raises `OSError`.
     """
     try:
         return _glance(os.fsencode(root))
@@ -72,12 +73,13 @@ def _glance(top: bytes) -> str:
         digest.update(b"%d %d %o\n" % (seen.st_ino, seen.st_ctime_ns, seen.st_mode))
         try:
             with os.scandir(directory) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
+                entries = sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in found)
         except PermissionError:
-            continue  # closed to its own owner: what is in it is seen where it is read
-        for entry in entries:
-            seen = entry.stat(follow_symlinks=False)
-            path = os.path.join(above, entry.name)
+            if seen.st_mode & stat.S_IXUSR:
+                return ""  # its owner can touch by its name what cannot be listed
+            continue  # its owner has to open it, which shows, to touch what is in it
+        for name, seen in entries:
+            path = os.path.join(above, name)
             digest.update(b"%s %d %d %o %d\n" % (path, seen.st_ino, seen.st_ctime_ns, seen.st_mode, seen.st_size))
             if stat.S_ISDIR(seen.st_mode):
                 pending.append(path)

@@ -42,6 +42,10 @@ class Draft:
         path.mkdir(mode=0o700)
         return path
 
+    def clear(self) -> None:
+        """Remove every layer, if it has not been kept: many files take their time."""
+        remove_tree(self.path / _LAYERS)
+
 
 class Snapshots:
     """Snapshots below one private directory. Several processes may use it at once."""
@@ -254,6 +258,6 @@ class Snapshots:
 def _damaged(name: str, why: str) -> BackendUnavailable:
     return BackendUnavailable(
         f"the snapshot {name[:19]} is damaged: {why}",
-        hint="nothing was started from it; remove it with: gloveport prune --snapshot ID, or import it again",
+        hint="nothing was started from it; remove it with: gloveport prune --snapshot ID",
         id=name,
     )

@@ -114,6 +114,18 @@ class Tree:
         self._opened_up.append((path, seen.st_mode))
         self._set_mode(path, seen.st_mode | needed)
 
+    def open_up_directory(self, path: str) -> bool:
+        """The same for a directory by its path; whether there is one."""
+        try:
+            descriptor = self._reach(path, _THROUGH)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        try:
+            self.open_up(path, os.fstat(descriptor))
+        finally:
+            os.close(descriptor)
+        return True
+
     def _set_mode(self, path: str, mode: int) -> None:
         descriptor = self._reach(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -213,14 +225,9 @@ class Stack:
         found: dict[str, tuple[int, int]] = {}
         for number in range(foremost, len(self._trees)):
             tree = self._trees[number]
-            try:
-                parent = held.enter_context(tree.directory(path))
-            except (FileNotFoundError, NotADirectoryError):
-                if number == foremost:
-                    raise
+            if number > foremost and not tree.open_up_directory(path):
                 continue
-            if number > foremost:
-                tree.open_up(path, os.fstat(parent))
+            parent = held.enter_context(tree.directory(path))
             for name in os.listdir(parent):
                 found.setdefault(name, (parent, number))
             if attributes(parent).get(OPAQUE) == b"y":

@@ -17,6 +17,8 @@ _CONTROLLERS = ("memory", "pids", "cpu")
 _ENABLED = "cgroup.subtree_control"
 _PERIOD_MICROSECONDS = 100_000
 _MEMBERS = "gloveport-members"
+_AGAIN = ".again"
+"""Ends the name of the group of a sandbox that starts anew while its last one ends."""
 _TRIES = 10
 """How often in a row other processes may take a parent away between two steps."""
 _OOM_COUNT = {1: "memory.oom_control", 2: "memory.events"}
@@ -90,7 +92,7 @@ class Cgroups:
         """
         for root in self.roots.values():
             for directory in _below(root):
-                if directory.is_dir() and not alive(directory.name):
+                if directory.is_dir() and not alive(directory.name.removesuffix(_AGAIN)):
                     with contextlib.suppress(OSError):
                         directory.rmdir()
 
@@ -112,7 +114,8 @@ class Cgroups:
         roots = {name: root for name, root in self.roots.items() if name != "cpu" or limits.cpus is not None}
         if not roots:
             return None
-        directories = tuple(dict.fromkeys(root / sandbox for root in roots.values()))
+        name = f"{sandbox}{_AGAIN}" if any((root / sandbox).exists() for root in roots.values()) else sandbox
+        directories = tuple(dict.fromkeys(root / name for root in roots.values()))
         try:
             for directory in directories:
                 _make_below(directory.parent, directory)
@@ -120,7 +123,7 @@ class Cgroups:
                     # Nobody can take the parent away any more; somebody may have, and made a new one with nothing on.
                     _enable(directory.parent, roots)
             for controller, root in roots.items():
-                _limit(root / sandbox, _settings(self.version, controller, limits))
+                _limit(root / name, _settings(self.version, controller, limits))
         except OSError:
             _remove(directories)
             raise

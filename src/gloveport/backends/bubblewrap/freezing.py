@@ -19,6 +19,9 @@ __all__ = ["freeze", "frozen", "thaw"]
 
 _STOP_SECONDS = 10.0
 """A process stops when its system call ends; the longest that a disk takes for one."""
+_AGAIN_SECONDS = 0.1
+"""One that has called `vfork` waits, as for a disk, for a child that was stopped before its `exec`: so it goes on, and
+is stopped elsewhere."""
 _LOOK_SECONDS = 0.001
 _STOPPED = frozenset(b"TtZX")
 _FIRST = "1"
@@ -68,24 +71,36 @@ async def frozen(sandbox: LiveSandbox) -> AsyncIterator[None]:
 
 
 async def _wait(sandbox: LiveSandbox) -> None:
+    # Guestd takes one word after the other: what it was told to start before it was told to stop everything.
+    with anyio.move_on_after(_STOP_SECONDS):
+        for process in sandbox.channel.processes:
+            await process.started()
     until = time.monotonic() + _STOP_SECONDS
-    while True:
-        proc = sandbox.launched.open_proc()
-        if proc is None:
-            raise BackendUnavailable(f"sandbox {sandbox.plan.sandbox} has ended", hint="make a new sandbox")
-        try:
-            moving = [pid for pid, state in _states(proc) if state not in _STOPPED]
-        finally:
-            os.close(proc)
-        if not moving:
-            return
-        if time.monotonic() > until:
+    again = time.monotonic() + _AGAIN_SECONDS
+    while moving := _moving(sandbox):
+        now = time.monotonic()
+        if now > until:
             raise Conflict(
                 f"{len(moving)} processes of the sandbox cannot be stopped",
                 hint="they wait for a disk; try again later, or end them",
                 processes=moving,
             )
+        if now > again:
+            await sandbox.channel.send(encode_signal(0, signal.SIGCONT, tree=True))
+            await sandbox.channel.send(encode_signal(0, signal.SIGSTOP, tree=True))
+            again = now + _AGAIN_SECONDS
         await anyio.sleep(_LOOK_SECONDS)
+
+
+def _moving(sandbox: LiveSandbox) -> list[str]:
+    """The processes of a guest that have not stopped."""
+    proc = sandbox.launched.open_proc()
+    if proc is None:
+        raise BackendUnavailable(f"sandbox {sandbox.plan.sandbox} has ended", hint="make a new sandbox")
+    try:
+        return [pid for pid, state in _states(proc) if state not in _STOPPED]
+    finally:
+        os.close(proc)
 
 
 def _states(proc: int) -> Iterator[tuple[str, int]]:

@@ -81,19 +81,23 @@ class LiveSandbox:
         self.reason = "timeout"
         await self.end()
 
+    def leave(self) -> None:
+        """Begin the end: guestd's stream is closed, and the kernel ends what lives below it. `end` waits for that."""
+        if self.state is SandboxState.RUNNING:
+            self.state = SandboxState.STOPPED
+        if self.watch is not None:
+            self.watch.cancel()
+        if self.listener is not None and self.listener.fileno() >= 0:
+            anyio.notify_closing(self.listener)  # whoever waits on it must let go before its number is another's
+            self.listener.close()
+        if self.channel.lost is None:
+            self.channel.close()
+
     async def end(self) -> None:
-        """Close guestd's stream, wait until every process is gone, remove the control group. Idempotent, bounded."""
+        """Leave, wait until every process is gone, remove the control group. Idempotent, bounded."""
         async with self.ending:
-            if self.state is SandboxState.RUNNING:
-                self.state = SandboxState.STOPPED
-            if self.watch is not None:
-                self.watch.cancel()
-            if self.listener is not None and self.listener.fileno() >= 0:
-                anyio.notify_closing(self.listener)  # whoever waits on it must let go before its number is another's
-                self.listener.close()
             try:
-                if self.channel.lost is None:
-                    self.channel.close()
+                self.leave()
             finally:
                 try:
                     await self.launched.reap()

@@ -144,7 +144,7 @@ def _with_layer(workspace: Workspace, sealed: Path, place: Place) -> Workspace:
 def _check_base(overlay: Overlay, facts: LowerFacts) -> None:
     """What a layer says of files that it does not hold is true of what it was sealed on, and of nothing else."""
     wanted = overlay.base.fingerprint if overlay.base is not None and not overlay.base.is_covered else ""
-    if wanted and facts.fingerprint != wanted and not overlay.beside:
+    if wanted and facts.fingerprint != wanted:
         raise Conflict(
             f"{overlay.lower} has changed since the snapshot was taken, which holds only what differs from it",
             hint="put it back as it was; sandboxes made with --commit have snapshots that this does not touch",
