@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import resource
@@ -55,15 +56,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                 pytest.skip(f"{part}: {missing}")
 
 
+@functools.cache
 def _lacks_bubblewrap() -> str:
     probe = probe_host("bubblewrap", Cgroups(version=2, roots={}))
     return "; ".join(finding.problem for finding in probe.findings if finding.fatal)
 
 
+@functools.cache
 def _lacks_agent() -> str:
     return "" if importlib.util.find_spec("claude_agent_sdk") else "claude-agent-sdk is not installed"
 
 
+@functools.cache
 def _lacks_index() -> str:
     demo = Path(__file__).parent.parent / ".demo"
     if len(list(demo.glob("*.tar.gz"))) == 2:
@@ -107,9 +111,25 @@ def place() -> Iterator[Path]:
     remove_tree(path)
 
 
+@pytest.fixture(scope="session")
+def kept_helpers() -> Iterator[Path]:
+    """Where the programs of an installation wait for the next test: a thousand files that are the same for all."""
+    path = Path(tempfile.mkdtemp(prefix="gp-helpers-", dir="/tmp"))
+    path.chmod(0o711)
+    yield path
+    remove_tree(path)
+
+
 @pytest.fixture
-def settings(place: Path) -> Settings:
-    return Settings(state=place / "state", data=place / "data", idle_seconds=PATIENCE)
+def settings(place: Path, kept_helpers: Path) -> Iterator[Settings]:
+    settings = Settings(state=place / "state", data=place / "data", idle_seconds=PATIENCE)
+    kept, own = kept_helpers / "helpers", settings.state / "helpers"
+    if kept.exists():
+        settings.state.mkdir(mode=0o711)
+        kept.rename(own)
+    yield settings
+    if own.exists():
+        own.rename(kept)
 
 
 MakeRepository = Callable[[Mapping[str, str]], Path]
@@ -194,10 +214,11 @@ class Cli:
 
 @pytest.fixture
 def cli(settings: Settings) -> Iterator[Cli]:
-    """Ends with its runner stopped."""
+    """Ends with its runner stopped, if it started one."""
     command = Cli(settings=settings)
     yield command
-    command.ok("runner", "stop")
+    if settings.socket.exists():
+        command.ok("runner", "stop")
 
 
 @contextmanager

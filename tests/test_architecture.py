@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 import pytest
+from tests.rules import for_every
 
 from gloveport.model import Spec
 from gloveport.sandbox import Manager, Recorder
@@ -43,6 +44,7 @@ LAYERS: dict[str, int] = {
     # 4: the composition root and the faces
     "compose": 4,
     "compose_evaluation": 4,
+    "compose_replay": 4,
     "runner": 5,
     "mcp": 5,
     "compat": 5,
@@ -143,7 +145,7 @@ def own_imports(path: Path) -> Iterator[tuple[str, ast.stmt]]:
     return ((name, node) for name, node in imports(path) if name.split(".")[0] == "gloveport")
 
 
-@pytest.mark.parametrize("path", modules(), ids=dotted)
+@for_every(modules(), dotted)
 def test_imports_point_down(path: Path) -> None:
     here = room(path)
     for name, node in own_imports(path):
@@ -183,7 +185,7 @@ def test_there_is_no_import_cycle() -> None:
         visit(name, ())
 
 
-@pytest.mark.parametrize("path", modules(), ids=dotted)
+@for_every(modules(), dotted)
 def test_own_code_is_imported_at_the_top(path: Path) -> None:
     top = set(parsed(path).body)
     for statement in parsed(path).body:
@@ -193,13 +195,13 @@ def test_own_code_is_imported_at_the_top(path: Path) -> None:
         assert node in top, f"{dotted(path)}:{node.lineno} imports {name} inside a function or branch"
 
 
-@pytest.mark.parametrize("path", modules(), ids=dotted)
+@for_every(modules(), dotted)
 def test_modules_are_short(path: Path) -> None:
     lines = len(path.read_text("utf-8").splitlines())
     assert lines <= LONGEST_MODULE, f"{dotted(path)} has {lines} lines: split it by concept"
 
 
-@pytest.mark.parametrize("path", modules(), ids=dotted)
+@for_every(modules(), dotted)
 def test_modules_say_what_they_are_for(path: Path) -> None:
     assert ast.get_docstring(parsed(path)), f"{dotted(path)} has no docstring"
 
@@ -262,7 +264,7 @@ def test_a_start_of_a_process_is_seen_under_any_name(text: str) -> None:
     assert process_starts(ast.parse(text))
 
 
-@pytest.mark.parametrize("path", modules(), ids=dotted)
+@for_every(modules(), dotted)
 def test_only_listed_modules_start_processes_of_the_host(path: Path) -> None:
     found = process_starts(parsed(path))
     if str(path.relative_to(SOURCE)) not in MAY_START_PROCESSES:
@@ -326,7 +328,7 @@ def test_backends_are_used_only_through_the_recorder() -> None:
     assert users("gloveport.sandbox.recorder", "Recorder") == {"sandbox/__init__.py", "sandbox/manager.py"}
 
 
-@pytest.mark.parametrize("path", modules(), ids=dotted)
+@for_every(modules(), dotted)
 def test_nobody_reaches_into_what_wraps_a_backend(path: Path) -> None:
     """The bare backend is an attribute of the manager and of recorders, which they keep to themselves."""
     for node in ast.walk(parsed(path)):
@@ -346,7 +348,7 @@ async def test_a_manager_hands_out_no_bare_backend(manager: Manager) -> None:
         assert "Backend" not in str(returned), f"Manager.{name} gives a backend away"
 
 
-@pytest.mark.parametrize("path", modules(), ids=dotted)
+@for_every(modules(), dotted)
 def test_modules_are_imported_in_plain_sight(path: Path) -> None:
     nodes = list(ast.walk(parsed(path)))
     found = any("import_module" in words(node) for node in nodes) or any(
@@ -356,13 +358,13 @@ def test_modules_are_imported_in_plain_sight(path: Path) -> None:
     assert found == (str(path.relative_to(SOURCE)) in MAY_IMPORT_BY_NAME), f"{dotted(path)}: an import by name"
 
 
-@pytest.mark.parametrize("path", modules(), ids=dotted)
+@for_every(modules(), dotted)
 def test_nothing_relies_on_finalizers(path: Path) -> None:
     names = {node.name for node in ast.walk(parsed(path)) if isinstance(node, ast.FunctionDef)}
     assert "__del__" not in names
 
 
-@pytest.mark.parametrize("path", modules(), ids=dotted)
+@for_every(modules(), dotted)
 def test_import_does_no_work(path: Path) -> None:
     """Top-level statements define; they do not call for effect."""
     for node in parsed(path).body:

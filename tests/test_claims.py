@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from operator import itemgetter
 from pathlib import Path
 
-import pytest
+from tests.rules import for_every
 
 ROOT = Path(__file__).resolve().parent.parent
 ID = r"(?:[PRC][0-9]+|[A-Z]+-[a-z]+)"
@@ -18,8 +19,9 @@ def rows() -> list[tuple[str, str]]:
     return [(m["id"], m["proof"]) for m in ROW.finditer(text)]
 
 
-@pytest.mark.parametrize(("claim", "proof"), rows(), ids=[claim for claim, _ in rows()])
-def test_the_proof_of_a_claim_exists(claim: str, proof: str) -> None:
+@for_every(rows(), itemgetter(0))
+def test_the_proof_of_a_claim_exists(row: tuple[str, str]) -> None:
+    claim, proof = row
     if "not tested" in proof:
         return
     found = TEST.findall(proof)

@@ -7,7 +7,7 @@ import importlib
 import inspect
 import pkgutil
 
-import pytest
+from tests.rules import for_every
 
 import gloveport
 
@@ -18,7 +18,7 @@ MODULES = sorted(
 )
 
 
-@pytest.mark.parametrize("name", MODULES)
+@for_every(MODULES)
 def test_all_names_exist_and_are_sorted_and_public(name: str) -> None:
     module = importlib.import_module(name)
     names = module.__all__
@@ -27,7 +27,7 @@ def test_all_names_exist_and_are_sorted_and_public(name: str) -> None:
     assert not [n for n in names if n.startswith("_") and n != "__version__"]
 
 
-@pytest.mark.parametrize("name", MODULES)
+@for_every(MODULES)
 def test_public_functions_and_classes_are_in_all(name: str) -> None:
     module = importlib.import_module(name)
     tree = ast.parse(inspect.getsource(module) or "")

@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-import pytest
+from tests.rules import for_every
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "gloveport"
@@ -52,7 +52,7 @@ def words_of(name: str) -> set[str]:
     return set(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split("_"))
 
 
-@pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(SOURCE)))
+@for_every(python_files())
 def test_names_use_the_glossary(path: Path) -> None:
     here = str(path.relative_to(SOURCE))
     wrong = {
@@ -64,9 +64,7 @@ def test_names_use_the_glossary(path: Path) -> None:
     assert not wrong, f"{here}: {wrong}"
 
 
-@pytest.mark.parametrize(
-    "path", sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]), ids=lambda path: str(path.relative_to(ROOT))
-)
+@for_every(sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]))
 def test_documents_use_the_glossary(path: Path) -> None:
     if path.name == "glossary.md":
         return

@@ -133,9 +133,9 @@ def write_policy(port: int) -> Path:
 def repair(repository: Path, toolchain: Path, policy: Path, model: Mapping[str, str]) -> None:
     """The main job, as a user would type it."""
     shown = ("--read-only", toolchain, "--env", "PYTHONDONTWRITEBYTECODE=1", "--policy", policy)
-    said = f"--repo {repository.relative_to(ROOT)} --policy {policy.relative_to(ROOT)} --test '{PYTEST}'"
+    said = f"--repo {repository.relative_to(ROOT)} --commit HEAD --policy {policy.relative_to(ROOT)} --test '{PYTEST}'"
     print(f"    gloveport run {said} '…'", flush=True)
-    run(GLOVEPORT, "run", "--repo", repository, *shown, "--test", PYTEST, PROMPT, env=model)
+    run(GLOVEPORT, "run", "--repo", repository, "--commit", "HEAD", *shown, "--test", PYTEST, PROMPT, env=model)
 
 
 async def repair_with_a_script(repository: Path, toolchain: Path, policy: Path, port: int) -> None:
@@ -210,6 +210,10 @@ def main() -> None:
     note("git apply --check succeeds on a fresh clone")
     check_egress(Path(shown["directory"]) / "audit.jsonl")
     run(GLOVEPORT, "verify", "last")
+
+    say("The run again from its record, twice side by side, with no network (gloveport replay last)")
+    for level in ("R2", "R3"):
+        run(GLOVEPORT, "replay", "last", "--level", level, "--times", "2")
 
     say("Applying the patch to the user's repository (gloveport apply last)")
     run(GLOVEPORT, "apply", "last")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 
-from gloveport.agents.service import ClaudeAgents
+from gloveport.agents.task_agents import ClaudeAgents
 from gloveport.doctor.receipt import current_receipt
 from gloveport.jobs import Listener, make_run_directory, run_task
 from gloveport.listen.desk import open_desk
@@ -31,7 +31,7 @@ async def run_locally(task: Task, settings: Settings, listener: Listener, *, ask
         return await run_task(
             task,
             manager=manager,
-            make_agent=ClaudeAgents(manager, directory.path / "session"),
+            make_agent=ClaudeAgents(manager, directory.path / "session", tape=directory.tape),
             directory=directory,
             listener=listener,
             redactor=manager.redactor,

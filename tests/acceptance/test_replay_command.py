@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,34 @@ async def test_a_run_on_a_commit_replays_on_that_commit_whatever_became_of_the_d
     said = await in_thread(command, "replay", "last")
     assert said.returncode == 0, said
     assert b"not on a commit" not in said.stderr
+
+
+@pytest.mark.needs("agent")
+async def test_the_agent_itself_replays_with_its_model_played_from_the_tape(scripted, repository: Path) -> None:
+    command = await scripted(*TURNS)
+    await in_thread(command.ok, "run", "--repo", str(repository), "Improve it")
+    offline = replace(command, env={name: value for name, value in command.env.items() if "ANTHROPIC" not in name})
+    twice = json.loads(await in_thread(offline.ok, "replay", "last", "--level", "R3", "--times", "2", "--json"))
+    for one in twice["replays"]:
+        assert (one["success"], one["completed_steps"], one["compared_steps"]) == (True, 8, 8)
+        assert "9 of 9 exchanges with the model came from the tape" in one["notes"]
+        assert {"times", "hash order"} <= {rule["name"] for rule in one["normalised"]}
+
+    (repository / "README").write_text("another project\n")
+    done = await in_thread(offline, "replay", "last", "--level", "R3", "--json")
+    assert done.returncode == 1, done
+    first, *_, model = json.loads(done.stdout)["divergences"]
+    assert (first["step"], first["tool"]) == (0, "Bash")  # `ls -l` says another size
+    assert model["tool"] == "(the agent)"
+    assert model["reason"].startswith("exchange 1 with the model is not on the tape: messages[")
+    assert "step 0 diverged before it" in model["reason"]
+
+    (tape,) = command.settings.data.glob("runs/*/model.jsonl")
+    tape.write_bytes(tape.read_bytes().replace(b"a better project", b"a bitter project"))
+    altered = await in_thread(offline, "replay", "last", "--level", "R3")
+    assert b"model.jsonl is not as it was" in altered.stderr, altered
+    tape.unlink()
+    assert b"model.jsonl is gone" in (await in_thread(offline, "replay", "last", "--level", "R3")).stderr
 
 
 async def test_a_file_replays_on_what_it_names_and_what_came_instead_is_accepted(
@@ -148,7 +177,9 @@ async def test_the_normalisers_are_listed_and_can_be_left_out(cli, place: Path) 
         (["replay", "{place}/t.json", "--times", "0"], 2, "--times"),
         (["replay", "{place}/t.json", "--without", "luck"], 2, "no normaliser 'luck'"),
         (["replay", "{place}/t.json", "--level", "R1"], 2, "only a run"),
-        (["replay", "{place}/t.json", "--level", "R3"], 7, "R3"),
+        (["replay", "{place}/t.json", "--level", "R3"], 2, "a file replays at --level R2"),
+        (["replay", "{place}/t.json", "--level", "R9"], 2, "one of: R1, R2, R3"),
+        (["replay", "last", "--level", "r3", "--from", "1"], 2, "begins at its beginning"),
         (["replay", "{place}/t.json", "--on", "nobody"], 4, "nobody"),
     ],
 )

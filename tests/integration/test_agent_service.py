@@ -20,9 +20,10 @@ from gloveport.agents.model_api import TokenUsage
 from gloveport.agents.model_prices import load_prices
 from gloveport.agents.model_proxy import Credential, ModelProxySpec
 from gloveport.agents.recipe import build_recipe, cli_arguments
-from gloveport.agents.service import AgentSpec, ClaudeAgent, ClaudeAgents, open_claude_agent
+from gloveport.agents.service import AgentSpec, ClaudeAgent, open_claude_agent
 from gloveport.agents.session_files import SessionFiles
 from gloveport.agents.skillset import SKILLS_HOME
+from gloveport.agents.task_agents import ClaudeAgents
 from gloveport.errors import BackendUnavailable, InvalidRequest, NotFound, Unauthenticated
 from gloveport.jobs import make_run_directory, run_task
 from gloveport.model import (

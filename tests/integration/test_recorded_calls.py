@@ -13,7 +13,7 @@ import atif
 import pytest
 
 from gloveport.agents.model_proxy import Credential, ModelProxySpec
-from gloveport.agents.service import ClaudeAgents
+from gloveport.agents.task_agents import ClaudeAgents
 from gloveport.errors import InvalidRequest
 from gloveport.jobs import RunDirectory, make_run_directory, run_task
 from gloveport.model import Event, EventKind, Source, Spec, Task, new_id

@@ -23,8 +23,8 @@ from gloveport.agents.guard import Guard
 from gloveport.agents.jail import JAILED_CLI, find_cli
 from gloveport.agents.model_proxy import Credential, ModelProxySpec
 from gloveport.agents.recipe import CLI_VARIABLES, build_recipe
-from gloveport.agents.service import ClaudeAgents
 from gloveport.agents.session_files import SessionFiles
+from gloveport.agents.task_agents import ClaudeAgents
 from gloveport.jobs import RunDirectory, make_run_directory, run_task
 from gloveport.model import Event, EventKind, Source, Spec, Task, new_id
 from gloveport.sandbox import Manager

@@ -13,7 +13,8 @@ import anyio
 import pytest
 
 from gloveport.agents.model_proxy import Credential, ModelProxySpec
-from gloveport.agents.service import AgentSpec, ClaudeAgents, open_claude_agent
+from gloveport.agents.service import AgentSpec, open_claude_agent
+from gloveport.agents.task_agents import ClaudeAgents
 from gloveport.errors import BackendUnavailable
 from gloveport.jobs import make_run_directory, run_task
 from gloveport.model import (

@@ -52,11 +52,14 @@ class Exchange:
     """Why the upstream gave nothing to forward, without addresses. The client has been sent nothing then."""
 
 
-def upstream_client() -> httpx2.AsyncClient:
-    """The HTTP client for an upstream: patient with silence, and it never follows a redirect."""
+def upstream_client(transport: httpx2.AsyncBaseTransport | None = None) -> httpx2.AsyncClient:
+    """The HTTP client for an upstream: patient with silence, and it never follows a redirect.
+
+    With `transport` it asks that in the network's place.
+    """
     timeout = httpx2.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S, pool=None)
     limits = httpx2.Limits(max_connections=None)
-    return httpx2.AsyncClient(timeout=timeout, limits=limits, follow_redirects=False)
+    return httpx2.AsyncClient(timeout=timeout, limits=limits, follow_redirects=False, transport=transport)
 
 
 def select_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio
 import httpx2
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gloveport.agents.forwarding import Exchange, forward, select_headers, upstream_client
 from gloveport.agents.model_api import (
@@ -26,6 +26,7 @@ from gloveport.agents.model_api import (
 )
 from gloveport.agents.model_budget import BudgetMeter, Exhaustion, ModelBudget, Spend
 from gloveport.agents.model_rules import ModelRules
+from gloveport.agents.model_tape import TapedAnswer, TapeWriter
 from gloveport.agents.serving import serve_app, unix_listener
 
 __all__ = ["Credential", "ModelCall", "ModelProxy", "ModelProxySpec", "serve_model_proxy"]
@@ -103,13 +104,21 @@ class ModelCall:
 class ModelProxy:
     """The proxy of one sandbox, as an ASGI app.
 
-    `on_call` is told of every request when it is over, refused and cancelled ones too; it must not block.
+    `on_call` is told of every request when it is over, refused and cancelled ones too; it must not block. What was
+    forwarded is written to `tape`.
     """
 
-    def __init__(self, spec: ModelProxySpec, client: httpx2.AsyncClient, on_call: Callable[[ModelCall], None]) -> None:
+    def __init__(
+        self,
+        spec: ModelProxySpec,
+        client: httpx2.AsyncClient,
+        on_call: Callable[[ModelCall], None],
+        tape: TapeWriter | None = None,
+    ) -> None:
         self._spec = spec
         self._client = client
         self._on_call = on_call
+        self._tape = tape
         self._meter = BudgetMeter(spec.budget)
         self._slots = anyio.CapacityLimiter(spec.max_concurrent_calls)
         self._open: set[_OpenCall] = set()
@@ -188,15 +197,18 @@ class ModelProxy:
         if error is not None:
             return error
         call.forwarded = True
+        answer = TapedAnswer()
         await forward(
             self._client,
             self._upstream_request(request, call.path, body),
             receive=request.receive,
-            send=send,
+            send=send if self._tape is None else _kept(send, answer),
             read=call.tokens.read,
             exchange=call.exchange,
             secret=self._spec.credential.secret,
         )
+        if self._tape is not None and answer.status:
+            self._tape.add(call.path, request.scope["query_string"].decode("ascii"), asked.document, answer)
         return ApiError(502, "api_error", failure) if (failure := call.exchange.failure) else None
 
     def _upstream_request(self, request: Request, path: str, body: bytes) -> httpx2.Request:
@@ -228,16 +240,21 @@ class ModelProxy:
 
 @asynccontextmanager
 async def serve_model_proxy(
-    path: Path, spec: ModelProxySpec, *, on_call: Callable[[ModelCall], None]
+    path: Path,
+    spec: ModelProxySpec,
+    *,
+    on_call: Callable[[ModelCall], None],
+    tape: TapeWriter | None = None,
+    transport: httpx2.AsyncBaseTransport | None = None,
 ) -> AsyncIterator[ModelProxy]:
     """A model proxy that listens on a unix socket at `path` (mode 0600) for the duration of the block.
 
-    Calls still open at the end are cancelled, and told to `on_call`. Raises `InvalidRequest` when `path` cannot be
-    bound.
+    With `transport` that is asked in the network's place. Calls still open at the end are cancelled, and told to
+    `on_call`. Raises `InvalidRequest` when `path` cannot be bound.
     """
     with unix_listener(path) as listener:
-        async with upstream_client() as client:
-            proxy = ModelProxy(spec, client, on_call)
+        async with upstream_client(transport) as client:
+            proxy = ModelProxy(spec, client, on_call, tape)
             async with serve_app(proxy, listener):
                 yield proxy
 
@@ -268,6 +285,14 @@ class _OpenCall:
             return seen
         usage = seen or TokenUsage(input=self.request_bytes // _BYTES_PER_TOKEN)
         return replace(usage, output=max(usage.output, exchange.sent_bytes // _BYTES_PER_TOKEN))
+
+
+def _kept(send: Send, answer: TapedAnswer) -> Send:
+    async def sending(message: Message) -> None:
+        await send(message)
+        answer.take(message)
+
+    return sending
 
 
 async def _read_body(request: Request, max_bytes: int) -> bytes | ApiError:

@@ -26,9 +26,11 @@ from gloveport.model import WORKSPACE
 from gloveport.tools import Tool
 from gloveport.tools.claude import Answer
 
-__all__ = ["CLI_VARIABLES", "CONFIG_HOME", "build_recipe", "cli_arguments"]
+__all__ = ["CLI_VARIABLES", "CONFIG_HOME", "DATE_VARIABLE", "build_recipe", "cli_arguments"]
 
 CONFIG_HOME = f"{AGENT_HOME}/.claude"
+DATE_VARIABLE = "CLAUDE_CODE_OVERRIDE_DATE"
+"""The day that the command line takes for today."""
 _TOOL_TIMEOUT_MS = 660_000
 """Longer than any command's own limit, so that the limit speaks first."""
 _LONGEST_RESULT = 200_000

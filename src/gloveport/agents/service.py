@@ -5,34 +5,36 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
 import anyio
+import httpx2
 from claude_agent_sdk import ClaudeSDKClient, ClaudeSDKError, CLIConnectionError, ProcessError
 
 from gloveport.agents.bounds import Breach, Hearing
 from gloveport.agents.events import EventReader
 from gloveport.agents.guard import Guard
 from gloveport.agents.jail import JailSpec, find_cli, open_jail
-from gloveport.agents.model_budget import Exhaustion, ModelBudget, Spend
-from gloveport.agents.model_prices import load_prices
-from gloveport.agents.model_proxy import Credential, ModelCall, ModelProxy, ModelProxySpec, serve_model_proxy
+from gloveport.agents.model_budget import Exhaustion, Spend
+from gloveport.agents.model_proxy import ModelCall, ModelProxy, ModelProxySpec, serve_model_proxy
 from gloveport.agents.model_rules import rules_for
-from gloveport.agents.recipe import CLI_VARIABLES, CONFIG_HOME, build_recipe, cli_arguments
+from gloveport.agents.model_tape import Opening, TapeWriter
+from gloveport.agents.recipe import CLI_VARIABLES, CONFIG_HOME, DATE_VARIABLE, build_recipe, cli_arguments
 from gloveport.agents.rooms import open_room
 from gloveport.agents.session_files import SessionFiles
 from gloveport.agents.skillset import Skill, install_skills, repository_skills, shipped_skills
 from gloveport.agents.transport import JailTransport
-from gloveport.errors import BackendUnavailable, GloveportError, Unauthenticated
-from gloveport.model import EventKind, SessionEnded, SessionEvent, Task, Usage, new_id
+from gloveport.errors import BackendUnavailable, GloveportError
+from gloveport.model import EventKind, SessionEnded, SessionEvent, Usage, new_id
 from gloveport.sandbox import Manager, Sandbox
-from gloveport.settings import Settings
 from gloveport.store import Trail
-from gloveport.tools.claude import Answer, ClaudeTools, open_claude_tools
+from gloveport.tools.claude import Answer, open_claude_tools
 
-__all__ = ["AgentSpec", "ClaudeAgent", "ClaudeAgents", "open_claude_agent"]
+__all__ = ["SESSION_SECONDS", "AgentSpec", "AgentTools", "ClaudeAgent", "Playback", "open_claude_agent"]
 
-_SESSION_SECONDS = 24 * 3600.0
+SESSION_SECONDS = 24 * 3600.0
 _PROJECT = "-workspace"
 """What the command line calls the project in its working directory."""
 _CALLS_PER_TURN = 3
@@ -54,15 +56,45 @@ class AgentSpec:
     """The id of the session to go on with."""
     trust_repository_skills: bool = False
     """Offer the repository's own `.claude/skills`, as validated copies; one named like a shipped skill replaces it."""
-    seconds: float = _SESSION_SECONDS
+    seconds: float = SESSION_SECONDS
     """Wall time of the session."""
+
+
+class AgentTools(Protocol):
+    """Carries out the tool calls of a session."""
+
+    async def call(self, name: str, params: object, *, call: str | None = None) -> Answer:
+        """Carry out one, whose id is `call`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Playback:
+    """What stands in the place of the world when a recorded session is played again."""
+
+    transport: httpx2.AsyncBaseTransport
+    """Asked in the model's place."""
+    open_tools: Callable[[Sandbox], AbstractAsyncContextManager[AgentTools]]
+    date: str | None = None
+    """The day that the session takes for today, as in 2026-11-22."""
 
 
 class ClaudeAgent:
     """One conversation. Prompts are answered one after another; the session's id is in every `SessionEnded`."""
 
-    def __init__(self, client: ClaudeSDKClient, guard: Guard, work: _Work, spec: AgentSpec, proxy: ModelProxy) -> None:
+    def __init__(
+        self,
+        client: ClaudeSDKClient,
+        guard: Guard,
+        work: _Work,
+        spec: AgentSpec,
+        proxy: ModelProxy,
+        *,
+        tape: TapeWriter | None = None,
+    ) -> None:
         self._client = client
+        self._spec = spec
+        self._tape = tape
         self._guard = guard
         self._work = work
         self._calls = _CALLS_PER_TURN * spec.max_turns + _MORE_CALLS
@@ -74,6 +106,8 @@ class ClaudeAgent:
         `BackendUnavailable` when the sandbox fails or the command line dies. Leave early with `interrupt`. After a
         command line that broke the protocol, there is no other prompt.
         """
+        if self._tape is not None:
+            self._tape.open(_opening(prompt, self._spec))
         account = _Account(self._proxy, self._proxy.open_prompt(self._calls))
         reader = EventReader(self._guard, account, Hearing())
         try:
@@ -119,11 +153,13 @@ async def open_claude_agent(
     manager: Manager,
     upstream: ModelProxySpec,
     directory: Path,
+    tape: TapeWriter | None = None,
+    playback: Playback | None = None,
 ) -> AsyncIterator[ClaudeAgent]:
     """An agent that works in `sandbox`. Leaving the scope ends the session; the sandbox stays.
 
     `upstream` says where its model is, with which credential and bounds; those of `spec` are kept beside them.
-    `directory` keeps what is said, for resuming.
+    `directory` keeps what is said, for resuming; `tape` what passes between the session and its model, for `playback`.
     What the jail does and every call of the model is written to `trail`. Raises `BackendUnavailable` and `Unsupported`
     where this host has no jail to offer, `InvalidRequest` and `NotFound` for a session that cannot be resumed.
     """
@@ -138,19 +174,29 @@ async def open_claude_agent(
         room = stack.enter_context(open_room(manager.settings.state))
         proxy = await stack.enter_async_context(
             serve_model_proxy(
-                room.socket, _bounded(upstream, spec), on_call=lambda call: _record(trail, sandbox.id, call)
+                room.socket,
+                _bounded(upstream, spec),
+                on_call=lambda call: _record(trail, sandbox.id, call),
+                tape=tape,
+                transport=playback.transport if playback is not None else None,
             )
         )
         room.open_socket()
+        today = {DATE_VARIABLE: playback.date} if playback is not None and playback.date is not None else {}
         asked = JailSpec(
-            id=f"agent-{new_id()}", cli=find_cli(), socket=room.socket, seconds=spec.seconds, env=CLI_VARIABLES
+            id=f"agent-{new_id()}",
+            cli=find_cli(),
+            socket=room.socket,
+            seconds=spec.seconds,
+            env={**CLI_VARIABLES, **today},
         )
         jail = await stack.enter_async_context(open_jail(asked, manager, trail))
         await install_skills(sandbox.files, skills)
         await install_skills(jail.files, skills)
         if history is not None:
             await jail.files.write(f"{CONFIG_HOME}/projects/{_PROJECT}/{spec.resume}.jsonl", history, mode=0o600)
-        work = _Work(await stack.enter_async_context(open_claude_tools(sandbox)))
+        open_tools = playback.open_tools if playback is not None else open_claude_tools
+        work = _Work(await stack.enter_async_context(open_tools(sandbox)))
         recipe = build_recipe(
             work.call,
             guard,
@@ -174,33 +220,7 @@ async def open_claude_agent(
         with _failures_translated():
             await client.connect()
         stack.push_async_callback(_disconnect, client)
-        yield ClaudeAgent(client, guard, work, spec, proxy)
-
-
-class ClaudeAgents:
-    """Makes agents for tasks: the `make_agent` of a job. `directory` keeps their sessions.
-
-    `upstream` is the model's endpoint and credential, those of the manager's settings unless given; `Unauthenticated`
-    when there are none.
-    """
-
-    def __init__(self, manager: Manager, directory: Path, upstream: ModelProxySpec | None = None) -> None:
-        self._manager = manager
-        self._directory = directory
-        self._upstream = upstream or _upstream(manager.settings)
-
-    def __call__(self, task: Task, sandbox: Sandbox, trail: Trail) -> AbstractAsyncContextManager[ClaudeAgent]:
-        """An agent for `task`, for the scope's duration."""
-        spec = AgentSpec(
-            model=task.model or self._manager.settings.model,
-            max_turns=task.max_turns,
-            max_cost=task.max_cost,
-            trust_repository_skills=task.trust_repository_skills,
-            seconds=min(_SESSION_SECONDS, task.spec.limits.sandbox_seconds),
-        )
-        return open_claude_agent(
-            spec, sandbox, trail, manager=self._manager, upstream=self._upstream, directory=self._directory
-        )
+        yield ClaudeAgent(client, guard, work, spec, proxy, tape=tape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +249,7 @@ class _Account:
 class _Work:
     """The session's tools, and the failure that ends their use."""
 
-    tools: ClaudeTools
+    tools: AgentTools
     failure: GloveportError | None = None
     id_of: Callable[[str, object], str] | None = None
     """The id of a call that begins, by which the session tells of it."""
@@ -252,22 +272,20 @@ async def _choose_skills(spec: AgentSpec, sandbox: Sandbox) -> tuple[Sequence[Sk
     return tuple(chosen.values()), refused
 
 
+def _opening(prompt: str, spec: AgentSpec) -> Opening:
+    return Opening(
+        prompt=prompt,
+        sdk=version("claude-agent-sdk"),
+        model=spec.model,
+        max_turns=spec.max_turns,
+        max_cost=spec.max_cost,
+        trust_repository_skills=spec.trust_repository_skills,
+    )
+
+
 async def _disconnect(client: ClaudeSDKClient) -> None:
     with anyio.CancelScope(shield=True):
         await client.disconnect()
-
-
-def _upstream(settings: Settings) -> ModelProxySpec:
-    if settings.api_key is not None:
-        credential = Credential.api_key(settings.api_key)
-    elif settings.auth_token is not None:
-        credential = Credential.auth_token(settings.auth_token)
-    else:
-        raise Unauthenticated(
-            "there is no credential for the model", hint="set ANTHROPIC_API_KEY (or ANTHROPIC_AUTH_TOKEN for a gateway)"
-        )
-    prices = ModelBudget().prices if settings.prices is None else load_prices(settings.prices)
-    return ModelProxySpec(upstream=settings.upstream, credential=credential, budget=ModelBudget(prices=prices))
 
 
 def _bounded(upstream: ModelProxySpec, spec: AgentSpec) -> ModelProxySpec:

@@ -14,14 +14,16 @@ from typing import Annotated
 import anyio
 import typer
 
+from gloveport.agents.model_tape import Tape
 from gloveport.agents.skillset import SKILLS_HOME, install_skills, shipped_skills
 from gloveport.cli.interruption import ended_by
 from gloveport.cli.options import JsonOption
 from gloveport.cli.output import note, plain, print_json, print_table
 from gloveport.client import connect
 from gloveport.client.backend import RunnerBackend
-from gloveport.errors import InvalidRequest, NotFound, Unsupported
-from gloveport.jobs import RunDirectory, find_run, run_tests
+from gloveport.compose_replay import session_replay
+from gloveport.errors import InvalidRequest, NotFound
+from gloveport.jobs import RunDirectory, find_run, run_tests, verify_run
 from gloveport.model import Plan, Ref, RunSummary, Snapshot, Source, Spec, new_id
 from gloveport.sandbox import Held, Manager, Recorder, Sandbox
 from gloveport.sandbox.snapshots import stand_on
@@ -40,6 +42,7 @@ from gloveport.trajectory.replay import (
     replay_on_forks,
 )
 from gloveport.trajectory.replay.base import FIXED, RecordedBase, fresh_plan, recorded_base
+from gloveport.trajectory.replay.engine import PlayIn
 from gloveport.trajectory.replay.facts import Facts
 from gloveport.trajectory.replay.regrade import Recorded, regrade
 
@@ -49,6 +52,7 @@ _DIVERGED = 1
 _MOST_TIMES = 64
 _ACCEPTED_FORMAT = "knowlyr"
 _DIGEST = "sha256:"
+_LEVELS = ("R1", "R2", "R3")
 
 
 def command(
@@ -56,7 +60,11 @@ def command(
         str | None, typer.Argument(metavar="RUN|FILE", help="A run (`last` is the newest), or a trajectory file.")
     ] = None,
     level: Annotated[
-        str, typer.Option(metavar="LEVEL", help="R1: judge what the run left again. R2: its tool calls again.")
+        str,
+        typer.Option(
+            metavar="LEVEL",
+            help="R1: judge what the run left. R2: its tool calls again. R3: its agent again.",
+        ),
     ] = "R2",
     start: Annotated[
         int, typer.Option("--from", metavar="K", help="Compare from step K on; those before are only carried out.")
@@ -100,8 +108,8 @@ def command(
         raise InvalidRequest("nothing to replay", hint="name a run, or a trajectory file: gloveport replay last")
     if not 1 <= times <= _MOST_TIMES:
         raise InvalidRequest(f"--times {times}", hint=f"1 to {_MOST_TIMES}")
-    if update is not None and level.upper() == "R1":
-        raise InvalidRequest("nothing is accepted at R1", hint="leave out --update, or --level R1")
+    level = level.upper()
+    _check_level(level, start=start, on=on, update=update)
     settings = Settings.load()
     asked = _Asked(
         start=start,
@@ -115,7 +123,7 @@ def command(
     subject = _subject(settings, what)
     if not 0 <= start <= len(subject.trajectory.steps):
         raise InvalidRequest(f"no step {start}", hint=f"it has {len(subject.trajectory.steps)}, counted from 0")
-    results = anyio.run(_replay, settings, subject, asked, level.upper())
+    results = anyio.run(_replay, settings, subject, asked, level)
     if update is not None:
         with whole_file(update) as file:
             file.write(write_trajectory(accept(subject.trajectory, results[0]), _ACCEPTED_FORMAT))
@@ -125,6 +133,15 @@ def command(
         for result in results:
             _print_result(result)
     return 0 if all(result.success for result in results) else _DIVERGED
+
+
+def _check_level(level: str, *, start: int, on: str | None, update: Path | None) -> None:
+    if level not in _LEVELS:
+        raise InvalidRequest(f"no level {level!r}", hint=f"one of: {', '.join(_LEVELS)}")
+    if update is not None and level != "R2":
+        raise InvalidRequest(f"nothing is accepted at {level}", hint="leave out --update, or --level")
+    if level == "R3" and (start or on is not None):
+        raise InvalidRequest("at R3 the agent begins at its beginning", hint="leave out --from and --on, or --level")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,11 +201,7 @@ async def _replay(settings: Settings, subject: _Subject, asked: _Asked, level: s
         manager = await stack.enter_async_context(Manager(settings, ask_seconds=0))
         if level == "R1":
             return [await _regrade(manager, subject, asked)]
-        if level != "R2":
-            raise Unsupported(
-                f"level {level} is not built",
-                hint="R1 and R2 are; R3 needs a recording of the model's traffic, which runs do not keep yet",
-            )
+        play = _way(manager, subject, level)
         snapshot = _snapshot(manager, subject.trajectory, asked)
         is_live = asked.on is not None and snapshot is None
         open_fresh, notes = await _opener(manager, subject, asked, snapshot)
@@ -204,9 +217,18 @@ async def _replay(settings: Settings, subject: _Subject, asked: _Asked, level: s
         )
         sandbox = await stack.enter_async_context(open_fresh())
         if asked.times > 1:
-            return await replay_on_forks(request, sandbox, asked.times)
-        return [await replay(request, sandbox)]
+            return await replay_on_forks(request, sandbox, asked.times, play)
+        return [await play(request, sandbox)]
     raise KeyboardInterrupt
+
+
+def _way(manager: Manager, subject: _Subject, level: str) -> PlayIn:
+    if level == "R2":
+        return replay
+    if subject.run is None:
+        raise InvalidRequest("only a run has a recording of the model's traffic", hint="a file replays at --level R2")
+    verify_run(subject.run)
+    return session_replay(Tape.read(subject.run.tape), manager)
 
 
 def _snapshot(manager: Manager, trajectory: Trajectory, asked: _Asked) -> Snapshot | None:

@@ -10,7 +10,7 @@ from typing import Any
 import anyio.to_thread
 
 from gloveport.agents.model_proxy import Credential, ModelProxySpec
-from gloveport.agents.service import ClaudeAgents
+from gloveport.agents.task_agents import ClaudeAgents
 from gloveport.errors import GloveportError
 from gloveport.evaluate.book import Request
 from gloveport.evaluate.evaluation import Attempt, Finished

@@ -60,6 +60,11 @@ class RunDirectory:
         """What the test command printed."""
         return self.path / "test.log"
 
+    @property
+    def tape(self) -> Path:
+        """What passed between the agent and its model."""
+        return self.path / "model.jsonl"
+
     def save(self, summary: RunSummary) -> None:
         """Write `run.json`, whole or not at all."""
         with whole_file(self.path / SUMMARY_NAME) as file:

@@ -47,6 +47,8 @@ class Aspect(StrEnum):
     CHANGES = "changes"
     CALL = "call"
     """It could not be called as it was recorded."""
+    MODEL = "model"
+    """The agent asked its model something else than was recorded."""
 
 
 class Verdict(StrEnum):
