@@ -69,11 +69,14 @@ async def test_a_run_on_a_commit_replays_on_that_commit_whatever_became_of_the_d
     scripted, repository: Path
 ) -> None:
     command = await scripted(*TURNS)
-    await in_thread(command.ok, "run", "--repo", str(repository), "--commit", "HEAD", "Improve it")
+    await in_thread(command.ok, "run", "--repo", str(repository), "--commit", "HEAD", "--snapshots", "Improve it")
     (repository / "README").write_text("another project\n")
     said = await in_thread(command, "replay", "last")
     assert said.returncode == 0, said
     assert b"not on a commit" not in said.stderr
+    begun = json.loads(await in_thread(command.ok, "replay", "last", "--from", "4", "--json"))
+    assert [step["verdict"] for step in begun["steps"]] == ["skipped"] * 4 + ["same"] * 4
+    assert any("begins with snapshot sha256:" in remark for remark in begun["notes"])
 
 
 @pytest.mark.needs("agent")
@@ -102,6 +105,35 @@ async def test_the_agent_itself_replays_with_its_model_played_from_the_tape(scri
     assert b"model.jsonl is not as it was" in altered.stderr, altered
     tape.unlink()
     assert b"model.jsonl is gone" in (await in_thread(offline, "replay", "last", "--level", "R3")).stderr
+
+
+@pytest.mark.needs("agent")
+async def test_a_run_is_forked_at_a_step_and_goes_on_with_another_model(scripted, repository: Path) -> None:
+    command = await scripted(*TURNS)
+    await in_thread(command.ok, "run", "--repo", str(repository), "--test", "grep -q better README", "Improve it")
+    edit = {"file_path": "/workspace/README", "old_string": "a project", "new_string": "another, better project"}
+    # A scripted model says the turn whose number is that of the answers before it: the first two are never asked for.
+    other = await scripted((), (), (ToolUse("Edit", edit),), (Text("Done differently."),))
+    said = await in_thread(other.ok, "replay", "last", "--fork", "2", "--model", "claude-haiku-4-5", "--json")
+    *events, summary = [json.loads(line) for line in said.splitlines()]
+    assert (summary["state"], summary["answer"], summary["test_status"]) == ("succeeded", "Done differently.", 0)
+    started = next(event["data"] for event in events if event["kind"] == "run.started")
+    assert (started["forked_from"]["step"], started["forked_from"]["exchanges"]) == (2, 2)
+    assert "another, better" in await in_thread(other.ok, "diff", "last")
+    assert "new.py" not in await in_thread(other.ok, "diff", "last")
+    assert "unbroken" in await in_thread(other.ok, "verify", "last")
+    again = json.loads(await in_thread(other.ok, "replay", "last", "--level", "R3", "--json"))
+    assert (again["success"], again["total_steps"]) == (True, 3)
+
+    (repository / "README").write_text("yet another project\n")
+    failed = await in_thread(other, "replay", started["forked_from"]["run"], "--fork", "2", "--json")
+    assert failed.returncode == 69, failed
+    assert "exchange 1 with the model is not on the tape" in json.loads(failed.stdout.splitlines()[-1])["message"]
+
+    keyless = replace(other, env={name: value for name, value in other.env.items() if "API_KEY" not in name})
+    refused = await in_thread(keyless, "replay", "last", "--fork", "1")
+    assert b"set ANTHROPIC_API_KEY" in refused.stderr, refused
+    assert (await in_thread(other, "replay", "last", "--fork", "99")).returncode == 2
 
 
 async def test_a_file_replays_on_what_it_names_and_what_came_instead_is_accepted(

@@ -43,7 +43,7 @@ class TapeTransport(httpx2.AsyncBaseTransport):
     """The transport of a model proxy's client whose upstream is a tape.
 
     The first `count` exchanges are served (all of them unless given), each once. With `live`, what comes after them
-    goes there, to `live_model` in the place of the model that the session asks for; without, it is a miss. A miss is
+    is sent by it, to `live_model` in the place of the model that the session asks for; without, it is a miss. A miss is
     answered with status 400: nothing else is ever asked.
     """
 
@@ -52,7 +52,7 @@ class TapeTransport(httpx2.AsyncBaseTransport):
         tape: Tape,
         *,
         count: int | None = None,
-        live: httpx2.AsyncBaseTransport | None = None,
+        live: httpx2.AsyncClient | None = None,
         live_model: str | None = None,
     ) -> None:
         self._tape = tape
@@ -82,17 +82,12 @@ class TapeTransport(httpx2.AsyncBaseTransport):
                 request=request,
             )
         if self._live is not None and not self._left and not self.misses:
-            return await self._live.handle_async_request(self._readdressed(request, document))
+            return await self._live.send(self._readdressed(request, document), stream=True)
         miss = self._miss(parts)
         self.misses.append(miss)
         error = {"type": "error", "error": {"type": "invalid_request_error", "message": miss.reason}}
         stream = _Answer(json.dumps(error).encode(), is_whole=True)
         return httpx2.Response(HTTPStatus.BAD_REQUEST, headers=_JSON, stream=stream, request=request)
-
-    async def aclose(self) -> None:
-        """Close what is behind it."""
-        if self._live is not None:
-            await self._live.aclose()
 
     def _take(self, url: httpx2.URL, parts: Sequence[Part]) -> TapedExchange | None:
         asked = [(part.place, part.digest) for part in parts]

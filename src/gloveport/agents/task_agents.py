@@ -17,7 +17,7 @@ from gloveport.sandbox import Manager, Sandbox
 from gloveport.settings import Settings
 from gloveport.store import Trail
 
-__all__ = ["ClaudeAgents"]
+__all__ = ["ClaudeAgents", "upstream_of"]
 
 
 class ClaudeAgents:
@@ -39,7 +39,7 @@ class ClaudeAgents:
     ) -> None:
         self._manager = manager
         self._directory = directory
-        self._upstream = upstream or _upstream(manager.settings)
+        self._upstream = upstream or upstream_of(manager.settings)
         self._tape = tape
         self._playback = playback
 
@@ -74,7 +74,8 @@ class ClaudeAgents:
                 tape.close()
 
 
-def _upstream(settings: Settings) -> ModelProxySpec:
+def upstream_of(settings: Settings) -> ModelProxySpec:
+    """The model's endpoint and credential; `Unauthenticated` when there are none."""
     if settings.api_key is not None:
         credential = Credential.api_key(settings.api_key)
     elif settings.auth_token is not None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -15,33 +13,30 @@ import anyio
 import typer
 
 from gloveport.agents.model_tape import Tape
-from gloveport.agents.skillset import SKILLS_HOME, install_skills, shipped_skills
+from gloveport.cli.following import follow
 from gloveport.cli.interruption import ended_by
 from gloveport.cli.options import JsonOption
 from gloveport.cli.output import note, plain, print_json, print_table
-from gloveport.client import connect
-from gloveport.client.backend import RunnerBackend
-from gloveport.compose_replay import session_replay
+from gloveport.compose_replay import ForkPoint, fork_run, session_replay
+from gloveport.compose_replay.places import ReplayAsked, ReplaySubject, applied, opener, snapshot_before
 from gloveport.errors import InvalidRequest, NotFound
-from gloveport.jobs import RunDirectory, find_run, run_tests, verify_run
-from gloveport.model import Plan, Ref, RunSummary, Snapshot, Source, Spec, new_id
-from gloveport.sandbox import Held, Manager, Recorder, Sandbox
-from gloveport.sandbox.snapshots import stand_on
+from gloveport.jobs import Listener, find_run, run_tests, verify_run
+from gloveport.model import RunSummary, Source
+from gloveport.sandbox import Manager, Sandbox
 from gloveport.settings import Settings
-from gloveport.store import Trail, make_private, read_trail, verify_trail, whole_file
+from gloveport.store import read_trail, verify_trail, whole_file
 from gloveport.trajectory import Trajectory, from_events
 from gloveport.trajectory.formats.registry import read_trajectory, write_trajectory
 from gloveport.trajectory.replay import (
     NORMALISERS,
     Normaliser,
-    OpenSandbox,
     ReplayRequest,
     ReplayResult,
     accept,
     replay,
     replay_on_forks,
 )
-from gloveport.trajectory.replay.base import FIXED, RecordedBase, fresh_plan, recorded_base
+from gloveport.trajectory.replay.base import FIXED, fresh_plan, recorded_base
 from gloveport.trajectory.replay.engine import PlayIn
 from gloveport.trajectory.replay.facts import Facts
 from gloveport.trajectory.replay.regrade import Recorded, regrade
@@ -51,7 +46,6 @@ __all__ = ["command"]
 _DIVERGED = 1
 _MOST_TIMES = 64
 _ACCEPTED_FORMAT = "knowlyr"
-_DIGEST = "sha256:"
 _LEVELS = ("R1", "R2", "R3")
 
 
@@ -89,6 +83,10 @@ def command(
     without: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Leave out this normaliser. Repeatable.")
     ] = None,
+    fork: Annotated[
+        int | None, typer.Option(metavar="K", help="A new run: steps before K from the record, then the model itself.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="With --fork: the model asked from there.")] = None,
     update: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the trajectory with what came of it now.")
     ] = None,
@@ -108,10 +106,12 @@ def command(
         raise InvalidRequest("nothing to replay", hint="name a run, or a trajectory file: gloveport replay last")
     if not 1 <= times <= _MOST_TIMES:
         raise InvalidRequest(f"--times {times}", hint=f"1 to {_MOST_TIMES}")
+    settings = Settings.load()
+    if fork is not None:
+        return _fork(settings, _subject(settings, what), fork, model, as_json=as_json)
     level = level.upper()
     _check_level(level, start=start, on=on, update=update)
-    settings = Settings.load()
-    asked = _Asked(
+    asked = ReplayAsked(
         start=start,
         on=on,
         source=None if repo is None else Source(repo=repo, commit=commit),
@@ -121,8 +121,7 @@ def command(
         rules=_rules(without or []),
     )
     subject = _subject(settings, what)
-    if not 0 <= start <= len(subject.trajectory.steps):
-        raise InvalidRequest(f"no step {start}", hint=f"it has {len(subject.trajectory.steps)}, counted from 0")
+    _check_step(start, subject.trajectory)
     results = anyio.run(_replay, settings, subject, asked, level)
     if update is not None:
         with whole_file(update) as file:
@@ -144,31 +143,10 @@ def _check_level(level: str, *, start: int, on: str | None, update: Path | None)
         raise InvalidRequest("at R3 the agent begins at its beginning", hint="leave out --from and --on, or --level")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
-    start: int
-    on: str | None
-    source: Source | None
-    times: int
-    network: bool
-    env: dict[str, str]
-    rules: tuple[Normaliser, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Subject:
-    """What is replayed."""
-
-    trajectory: Trajectory
-    run: RunDirectory | None = None
-    summary: RunSummary | None = None
-    base: RecordedBase | None = None
-
-
-def _subject(settings: Settings, name: str) -> _Subject:
+def _subject(settings: Settings, name: str) -> ReplaySubject:
     path = Path(name)
     if path.is_file():
-        return _Subject(trajectory=read_trajectory(path))
+        return ReplaySubject(trajectory=read_trajectory(path))
     try:
         run = find_run(settings.data, name)
     except NotFound as error:
@@ -181,7 +159,7 @@ def _subject(settings: Settings, name: str) -> _Subject:
     base = recorded_base(
         read_trail(run.trajectory), sandbox=summary.sandbox, source=source, started_at=summary.started_at
     )
-    return _Subject(trajectory=replace(trajectory, metadata=facts), run=run, summary=summary, base=base)
+    return ReplaySubject(trajectory=replace(trajectory, metadata=facts), run=run, summary=summary, base=base)
 
 
 def _time(seconds: float) -> str:
@@ -196,15 +174,15 @@ def _rules(without: list[str]) -> tuple[Normaliser, ...]:
     return tuple(rule for rule in NORMALISERS if rule.name not in without)
 
 
-async def _replay(settings: Settings, subject: _Subject, asked: _Asked, level: str) -> list[ReplayResult]:
+async def _replay(settings: Settings, subject: ReplaySubject, asked: ReplayAsked, level: str) -> list[ReplayResult]:
     async with ended_by(signal.SIGTERM), AsyncExitStack() as stack:
         manager = await stack.enter_async_context(Manager(settings, ask_seconds=0))
         if level == "R1":
             return [await _regrade(manager, subject, asked)]
         play = _way(manager, subject, level)
-        snapshot = _snapshot(manager, subject.trajectory, asked)
+        snapshot = snapshot_before(manager, subject.trajectory, asked)
         is_live = asked.on is not None and snapshot is None
-        open_fresh, notes = await _opener(manager, subject, asked, snapshot)
+        open_fresh, notes = await opener(manager, subject, asked, snapshot)
         request = ReplayRequest(
             trajectory=subject.trajectory,
             compare_from=asked.start,
@@ -222,7 +200,33 @@ async def _replay(settings: Settings, subject: _Subject, asked: _Asked, level: s
     raise KeyboardInterrupt
 
 
-def _way(manager: Manager, subject: _Subject, level: str) -> PlayIn:
+def _fork(settings: Settings, subject: ReplaySubject, step: int, model: str | None, *, as_json: bool) -> int:
+    if subject.run is None or subject.summary is None or subject.base is None:
+        raise InvalidRequest("only a run can be forked", hint="name a run: gloveport runs")
+    _check_step(step, subject.trajectory)
+    verify_run(subject.run)
+    point = ForkPoint(
+        summary=subject.summary,
+        trajectory=subject.trajectory,
+        base=subject.base,
+        tape=Tape.read(subject.run.tape),
+        step=step,
+        model=model,
+    )
+
+    async def run(listener: Listener) -> RunSummary:
+        async with Manager(settings, ask_seconds=0) as manager:
+            return await fork_run(point, manager, listener)
+
+    return follow(run, settings, as_json=as_json)
+
+
+def _check_step(step: int, trajectory: Trajectory) -> None:
+    if not 0 <= step <= len(trajectory.steps):
+        raise InvalidRequest(f"no step {step}", hint=f"it has {len(trajectory.steps)}, counted from 0")
+
+
+def _way(manager: Manager, subject: ReplaySubject, level: str) -> PlayIn:
     if level == "R2":
         return replay
     if subject.run is None:
@@ -231,106 +235,7 @@ def _way(manager: Manager, subject: _Subject, level: str) -> PlayIn:
     return session_replay(Tape.read(subject.run.tape), manager)
 
 
-def _snapshot(manager: Manager, trajectory: Trajectory, asked: _Asked) -> Snapshot | None:
-    """The snapshot to begin with: the one that is named, or the one that was taken before the first compared step."""
-    if asked.on is not None:
-        return manager.snapshots.get(asked.on) if asked.on.startswith(_DIGEST) else None
-    taken = trajectory.steps[asked.start].snapshot if asked.start < len(trajectory.steps) else ""
-    try:
-        return manager.snapshots.get(taken) if taken and asked.start else None
-    except NotFound:
-        return None
-
-
-async def _opener(
-    manager: Manager, subject: _Subject, asked: _Asked, snapshot: Snapshot | None
-) -> tuple[OpenSandbox, list[str]]:
-    """What opens the sandbox to replay in, as often as one is needed, and what cannot be guaranteed about it."""
-    if asked.on is not None and snapshot is None:
-        if asked.times > 1:
-            raise InvalidRequest("a sandbox of the runner replays once", hint="leave out --times, or --on")
-        return _on(manager, asked.on), ["the sandbox was taken as it was: it may not be in the recorded first state"]
-    if subject.base is not None and asked.source is None:
-        plan, notes = await fresh_plan(subject.base, manager, network=asked.network, env=asked.env)
-        if snapshot is not None:
-            plan, notes = stand_on(plan, snapshot, manager.snapshots), [f"it begins with snapshot {snapshot.id}"]
-        skills = SKILLS_HOME in json.dumps([dict(step.params) for step in subject.trajectory.steps], default=str)
-        return _applied(manager, plan, with_skills=skills and snapshot is None), notes
-    if snapshot is not None:
-        return _created(manager, Spec(snapshot=snapshot.id, env=asked.env)), [f"it begins with snapshot {snapshot.id}"]
-    spec, notes = _spec(subject.trajectory, asked)
-    return _created(manager, spec), notes
-
-
-def _spec(trajectory: Trajectory, asked: _Asked) -> tuple[Spec, list[str]]:
-    """For a trajectory that does not say how its sandbox was made."""
-    notes = ["the file does not say what the sandbox was like: it is one without policy, tools and network"]
-    source = asked.source
-    if source is None and isinstance(repo := trajectory.metadata.get("repo"), str) and repo:
-        commit = trajectory.metadata.get("commit")
-        source = Source(repo=repo, commit=commit if isinstance(commit, str) and commit else None)
-        notes.append(f"it works on {repo}, which the file names")
-    if source is None:
-        notes.append("the file does not say what it worked on: the workspace is empty (name it with --repo)")
-    elif source.commit is None:
-        notes.append(f"{source.repo} is taken as it is: name a commit for an exact state")
-    return Spec(source=source, env=asked.env), notes
-
-
-def _created(manager: Manager, spec: Spec) -> OpenSandbox:
-    return _opened(manager, lambda: manager.create(spec))
-
-
-def _applied(manager: Manager, plan: Plan, *, with_skills: bool) -> OpenSandbox:
-    @asynccontextmanager
-    async def opened() -> AsyncIterator[Sandbox]:
-        async with _opened(manager, lambda: manager.apply(_renewed(plan)))() as sandbox:
-            if with_skills:
-                await install_skills(sandbox.files, shipped_skills())
-            yield sandbox
-
-    return opened
-
-
-def _opened(manager: Manager, make: Callable[[], Awaitable[Held]]) -> OpenSandbox:
-    @asynccontextmanager
-    async def opened() -> AsyncIterator[Sandbox]:
-        held = await make()
-        try:
-            yield Sandbox(held)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await manager.delete(held.ref.id)
-
-    return opened
-
-
-def _renewed(plan: Plan) -> Plan:
-    return replace(plan, sandbox=new_id())
-
-
-def _on(manager: Manager, name: str) -> OpenSandbox:
-    """A sandbox that the runner holds. What is done in it is recorded by both."""
-
-    @asynccontextmanager
-    async def opened() -> AsyncIterator[Sandbox]:
-        settings = manager.settings
-        with connect(settings) as runner:
-            found = runner.call("status", id=name)["status"]["ref"]["id"]
-        trail = Trail(make_private(settings.data / "audit") / f"replay-{new_id()}.jsonl", redactor=manager.redactor)
-        async with RunnerBackend(settings) as backend:
-            ref = Ref(id=found, backend=backend.name)
-            plan = Plan(sandbox=found, mounts=())
-            recorder = Recorder(backend, trail)
-            try:
-                yield Sandbox(Held(ref, recorder, make_private(settings.state / "scratch"), plan, manager))
-            finally:
-                trail.close()
-
-    return opened
-
-
-async def _regrade(manager: Manager, subject: _Subject, asked: _Asked) -> ReplayResult:
+async def _regrade(manager: Manager, subject: ReplaySubject, asked: ReplayAsked) -> ReplayResult:
     if subject.run is None or subject.summary is None or subject.base is None:
         raise InvalidRequest("only a run can be judged again", hint="name a run; a file replays at --level R2")
     plan, notes = await fresh_plan(subject.base, manager, network=asked.network, env=asked.env)
@@ -346,7 +251,7 @@ async def _regrade(manager: Manager, subject: _Subject, asked: _Asked) -> Replay
             names=((subject.summary.sandbox, "<sandbox>"),),
         ),
     )
-    async with _applied(manager, plan, with_skills=False)() as sandbox:
+    async with applied(manager, plan, with_skills=False)() as sandbox:
         return await regrade(recorded, sandbox, _grade, tuple(notes))
 
 

@@ -3,40 +3,23 @@
 from __future__ import annotations
 
 import os
-import signal
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Annotated
 
-import anyio
 import typer
-from rich.console import Console
 
-from gloveport.cli.interruption import ended_by
+from gloveport.cli.following import follow
 from gloveport.cli.options import JsonOption
-from gloveport.cli.output import print_json
-from gloveport.cli.progress import JsonProgress, LineProgress
-from gloveport.cli.show import print_summary
 from gloveport.cli.spec import takes_spec
 from gloveport.compose import run_locally
 from gloveport.errors import InvalidRequest, Unauthenticated
-from gloveport.jobs import find_run
-from gloveport.model import EndReason, RunState, RunSummary, Spec, Task
+from gloveport.model import Spec, Task
 from gloveport.sandbox.approvals import ASK_SECONDS
 from gloveport.settings import Settings
 
 __all__ = ["command"]
 
 STDIN, STDERR = 0, 2
-
-_EXIT = {
-    EndReason.TASK: 1,
-    EndReason.BUDGET: 6,
-    EndReason.BACKEND: 69,
-    EndReason.TIMEOUT: 75,
-    EndReason.POLICY: 78,
-    EndReason.OPERATOR: 130,
-}
-"""A failed run's reason as an exit status."""
 
 
 @takes_spec
@@ -50,6 +33,9 @@ def command(
     max_time: Annotated[float, typer.Option(metavar="S", help="Seconds that the whole run may take.")] = 3600.0,
     trust_repository_skills: Annotated[
         bool, typer.Option("--trust-repository-skills", help="Offer the repository's own skills to the agent.")
+    ] = False,
+    snapshots: Annotated[
+        bool, typer.Option("--snapshots", help="Save the sandbox before each tool call that may change something.")
     ] = False,
     ask: Annotated[
         bool | None,
@@ -77,31 +63,14 @@ def command(
         max_turns=max_turns,
         max_cost=max_cost,
         trust_repository_skills=trust_repository_skills,
+        snapshots=snapshots,
     )
-    console = Console(highlight=False)
-    progress = JsonProgress() if as_json else LineProgress(console)
     ask_seconds = ASK_SECONDS if (_is_watched() if ask is None else ask) else 0.0
-    summary = anyio.run(_run, task, settings, progress, ask_seconds)
-    if as_json:
-        print_json(asdict(summary))
-    else:
-        console.print()
-        print_summary(find_run(settings.data, summary.id), console)
-    return _status(summary)
+    return follow(
+        lambda progress: run_locally(task, settings, progress, ask_seconds=ask_seconds), settings, as_json=as_json
+    )
 
 
 def _is_watched() -> bool:
     """Whether somebody is there who could answer."""
     return os.isatty(STDIN) and os.isatty(STDERR)
-
-
-async def _run(task: Task, settings: Settings, progress: JsonProgress | LineProgress, ask_seconds: float) -> RunSummary:
-    async with ended_by(signal.SIGTERM):
-        return await run_locally(task, settings, progress, ask_seconds=ask_seconds)
-    raise KeyboardInterrupt
-
-
-def _status(summary: RunSummary) -> int:
-    if summary.state is RunState.SUCCEEDED:
-        return 0
-    return _EXIT.get(summary.reason, 1) if summary.reason else 1

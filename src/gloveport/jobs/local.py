@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import asdict, replace
 from typing import Any, Protocol
@@ -35,7 +35,7 @@ from gloveport.model import (
     new_trace,
 )
 from gloveport.policy.files.protected import protected_patterns
-from gloveport.sandbox import Manager, Sandbox
+from gloveport.sandbox import Held, Manager, Sandbox
 from gloveport.sandbox.recorded import RECORDED_ANSWER, RECORDED_INPUT, RECORDED_TEXT, length, recorded, recorded_fields
 from gloveport.store import Redactor, Trail, whole_file
 
@@ -59,6 +59,8 @@ class Agent(Protocol):
 
 
 MakeAgent = Callable[[Task, Sandbox, Trail], AbstractAsyncContextManager[Agent]]
+Create = Callable[[Trail], Awaitable[Held]]
+"""Makes the sandbox of a run, whose events join the trail."""
 
 
 async def run_task(
@@ -70,8 +72,13 @@ async def run_task(
     listener: Listener,
     redactor: Redactor,
     receipt: Mapping[str, Any] | None = None,
+    create: Create | None = None,
+    forked_from: Mapping[str, Any] | None = None,
 ) -> RunSummary:
-    """Run `task` once; the summary that `run.json` holds. A doctor's `receipt` is recorded at its beginning.
+    """Run `task` once; the summary that `run.json` holds.
+
+    A doctor's `receipt` is recorded at its beginning, and which run it was forked from.
+    `create` makes its sandbox, whose events join the trail; unless given, that is made by the task's spec.
 
     Failures of the task, the model, the policy and the backend end up in the summary, not as exceptions. Cancelling
     stops the agent and keeps what it has changed as a patch, then passes on. So does a defect, of the agent's or the
@@ -98,7 +105,8 @@ async def run_task(
         trail = Trail(directory.trajectory, trace=trace, redactor=redactor, listener=hear)
         try:
             run = _Run(task, manager, directory, trail, redactor)
-            return await run.carry_out(make_agent, receipt)
+            origin = {"receipt": receipt, "forked_from": forked_from}
+            return await run.carry_out(make_agent, create, origin)
         finally:
             trail.close()
     finally:
@@ -132,13 +140,18 @@ class _Run:
             protected=protected_patterns(task.spec.policy),
         )
 
-    async def carry_out(self, make_agent: MakeAgent, receipt: Mapping[str, Any] | None) -> RunSummary:
+    async def carry_out(
+        self, make_agent: MakeAgent, create: Create | None, origin: Mapping[str, Mapping[str, Any] | None]
+    ) -> RunSummary:
         task = self._task
         sandbox: Sandbox | None = None
         try:
-            self._start(receipt)
-            sandbox = Sandbox(await self._manager.create(task.spec, trail=self._trail))
+            self._start(origin)
+            made = create(self._trail) if create else self._manager.create(task.spec, trail=self._trail)
+            sandbox = Sandbox(await made)
             self._save(sandbox=sandbox.id)
+            if task.snapshots:
+                sandbox.save_before_calls()
             async with make_agent(task, sandbox, self._trail) as agent:
                 await self._converse(agent)
             await self._test(sandbox)
@@ -158,16 +171,15 @@ class _Run:
                 await self._finish(sandbox)
         return self._summary
 
-    def _start(self, receipt: Mapping[str, Any] | None) -> None:
+    def _start(self, origin: Mapping[str, Mapping[str, Any] | None]) -> None:
         self._save()
         facts: dict[str, Any] = {
             "run": self._summary.id,
             "repo": self._summary.repo,
             "commit": self._summary.commit,
             "test": self._task.test,
+            **{name: said for name, said in origin.items() if said is not None},
         }
-        if receipt is not None:
-            facts["receipt"] = receipt
         self._trail.append(EventKind.RUN_STARTED, facts)
         self._trail.append(EventKind.PROMPT, {"text": self._task.prompt})
 

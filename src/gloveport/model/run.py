@@ -45,6 +45,8 @@ class Task:
     """US dollars at the model."""
     trust_repository_skills: bool = False
     """Offer the repository's own `.claude/skills`, as copies."""
+    snapshots: bool = False
+    """Save the sandbox before each tool call that may change something."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -64,6 +64,8 @@ class _Recorder(Protocol):
 
     trail: Trail
     open_calls: OpenCalls
+    save: Callable[[], Awaitable[str]] | None
+    """Saves the sandbox before a call that may change something; the snapshot's id."""
 
     async def look(self, ref: Ref) -> Difference:
         """How the workspace differs from its first state."""
@@ -102,6 +104,7 @@ async def record_call(recorder: _Recorder, ref: Ref, call: ToolCall) -> AsyncIte
         asked = recorded_fields(dict(call.params), redactor, RECORDED_INPUT)
         trail.append(EventKind.TOOL_CALLED, {**facts, "input": asked, **cut})
     record = ToolCallRecord(name)
+    saved = {} if call.reads_only or recorder.save is None else await _saved(recorder.save)
     began, clock = time.time(), time.monotonic()
     with recorder.open_calls.one(name) as overlapping:
         failure: Mapping[str, Any] = {}
@@ -113,6 +116,7 @@ async def record_call(recorder: _Recorder, ref: Ref, call: ToolCall) -> AsyncIte
         finally:
             done = {"sandbox": ref.id, "call": name, "tool": call.tool, "started_at": round(began, 6)}
             done["duration"] = round(time.monotonic() - clock, 6)
+            done |= saved
             left: Mapping[str, Any] = {}
             if not failure and not call.reads_only:
                 left = await _what_it_left(recorder, ref)
@@ -124,6 +128,14 @@ async def record_call(recorder: _Recorder, ref: Ref, call: ToolCall) -> AsyncIte
         cut = {"cut": True} if length(record.answered["text"]) > RECORDED_ANSWER else {}
         with contextlib.suppress(GloveportError):
             trail.append(EventKind.TOOL_RETURNED, {**facts, **said, "duration": done["duration"], **cut})
+
+
+async def _saved(save: Callable[[], Awaitable[str]]) -> dict[str, Any]:
+    """A snapshot that could not be taken is no reason to leave a call out."""
+    try:
+        return {"snapshot": await save()}
+    except GloveportError as error:
+        return {"snapshot_lost": str(error)}
 
 
 async def _what_it_left(recorder: _Recorder, ref: Ref) -> Mapping[str, Any]:

@@ -171,6 +171,14 @@ class Sandbox:
         """
         return await self._held.manager.snapshot(self.id, label)
 
+    def save_before_calls(self) -> None:
+        """Take a snapshot before each tool call that may change something; its id is in the call's record."""
+
+        async def save() -> str:
+            return (await self.snapshot()).id
+
+        self._held.backend.save = save
+
     async def fork(self, count: int = 1) -> list[Self]:
         """So many new sandboxes that begin with these files, in the same manager; no process comes along."""
         return [type(self)(held) for held in await self._held.manager.fork(self.id, count)]

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -68,6 +68,8 @@ class Recorder:
         self._execs = itertools.count(1)
         self._call: Mapping[str, str] = {}
         self.open_calls = OpenCalls()
+        self.save: Callable[[], Awaitable[str]] | None = None
+        """Saves the sandbox before each tool call that may change something; the snapshot's id."""
         self._workspace = WorkspaceDigest()
         self._policy = Policy()
         self._index = ExecIndex(self._policy)

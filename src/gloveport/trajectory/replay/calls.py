@@ -16,7 +16,16 @@ from gloveport.tools.standard import TOOLS, call_tool
 from gloveport.trajectory.replay.changes import Look
 from gloveport.trajectory.steps import Outcome
 
-__all__ = ["AGENT_TOOLS", "Observed", "ReplayTools", "command_of", "digest_text", "is_playable", "open_replay_tools"]
+__all__ = [
+    "AGENT_TOOLS",
+    "Observed",
+    "ReplayTools",
+    "command_of",
+    "digest_text",
+    "is_playable",
+    "open_replay_tools",
+    "replay_tools",
+]
 
 AGENT_TOOLS = frozenset({"AskUserQuestion", "EnterPlanMode", "ExitPlanMode", "Skill", "TodoWrite"})
 """Tools of an agent that do nothing to a sandbox: there is nothing of them to execute."""
@@ -24,8 +33,6 @@ AGENT_TOOLS = frozenset({"AskUserQuestion", "EnterPlanMode", "ExitPlanMode", "Sk
 _COMMANDS = ("shell", "git")
 _BASH_STATUS = re.compile(r"Exit code (\d+)(?:\n|\Z)")
 _IN_BACKGROUND = "run_in_background"
-_UNRECORDED = ""
-"""The id of a call that nobody records: what it starts, reads and writes is in the trail all the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +71,8 @@ class Observed:
 class ReplayTools(Protocol):
     """Carries out tool calls, one after another, in one place."""
 
-    async def call(self, name: str, params: Mapping[str, Any]) -> Observed:
-        """Carry out one. What the platform cannot do is a `failure`, never raised."""
+    async def call(self, name: str, params: Mapping[str, Any], *, call: str = "") -> Observed:
+        """Carry out one, whose id is `call`. What the platform cannot do is a `failure`, never raised."""
         ...
 
 
@@ -73,7 +80,12 @@ class ReplayTools(Protocol):
 async def open_replay_tools(sandbox: Sandbox) -> AsyncIterator[ReplayTools]:
     """Both sets of tools on one sandbox, as one session; its background commands end with the scope."""
     async with open_claude_tools(sandbox) as claude:
-        yield _SandboxTools(sandbox, claude)
+        yield replay_tools(sandbox, claude)
+
+
+def replay_tools(sandbox: Sandbox, claude: ClaudeTools) -> ReplayTools:
+    """The same over a session of Claude Code's tools that is open already."""
+    return _SandboxTools(sandbox, claude)
 
 
 def is_playable(name: str) -> bool:
@@ -97,11 +109,11 @@ class _SandboxTools:
         self._sandbox = sandbox
         self._claude = claude
 
-    async def call(self, name: str, params: Mapping[str, Any]) -> Observed:
+    async def call(self, name: str, params: Mapping[str, Any], *, call: str = "") -> Observed:
         try:
             if name in CLAUDE_TOOLS:
-                return await self._call_claude(name, params)
-            return await self._call_standard(name, params)
+                return await self._call_claude(name, params, call)
+            return await self._call_standard(name, params, call)
         except InvalidRequest as error:
             # The call means nothing to the tool: to a model that is an answer, like any other.
             text = f"{error.message} ({error.hint})"
@@ -109,16 +121,16 @@ class _SandboxTools:
         except GloveportError as error:
             return Observed(text="", error=error.message, is_error=True, failure=error)
 
-    async def _call_claude(self, name: str, params: Mapping[str, Any]) -> Observed:
-        answer = await self._claude.call(name, dict(params), call=_UNRECORDED)
+    async def _call_claude(self, name: str, params: Mapping[str, Any], call: str) -> Observed:
+        answer = await self._claude.call(name, dict(params), call=call)
         status: int | None = None
         if name == "Bash" and not params.get(_IN_BACKGROUND):
             said = _BASH_STATUS.match(answer.text)
             status = int(said[1]) if answer.is_error and said else None if answer.is_error else 0
         return Observed(text=answer.text, is_error=answer.is_error, status=status)
 
-    async def _call_standard(self, name: str, params: Mapping[str, Any]) -> Observed:
-        result = await call_tool(self._sandbox, name, dict(params), call=_UNRECORDED)
+    async def _call_standard(self, name: str, params: Mapping[str, Any], call: str) -> Observed:
+        result = await call_tool(self._sandbox, name, dict(params), call=call)
         error = result.error or ""
         return Observed(
             text=result.output,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import anyio
 
-from gloveport.tools.claude import Answer
+from gloveport.tools.claude import Answer, ClaudeTools
 from gloveport.trajectory.replay.calls import AGENT_TOOLS, ReplayTools
 from gloveport.trajectory.replay.execution import StepPlayer
 from gloveport.trajectory.replay.result import StepResult, Verdict
@@ -32,13 +32,19 @@ class DrivenTools:
         tools: ReplayTools,
         steps: tuple[Step, ...],
         told: Mapping[str, tuple[str, bool]],
+        *,
+        beyond: ClaudeTools | None = None,
     ) -> None:
-        """`told` is, by a call's id, what the model was told of it, and whether as an error."""
+        """`told` is, by a call's id, what the model was told of it, and whether as an error.
+
+        What is not among `steps` is carried out by `beyond`, or by the same tools and with a note.
+        """
         self._player = player
         self._tools = tools
         self._steps = steps
         self._numbers = {step.call: number for number, step in enumerate(steps) if step.call}
         self._told = told
+        self._beyond = beyond
         self._turn = anyio.Lock()
         """An agent may call several tools at once: they are held against their record one after another."""
 
@@ -48,6 +54,8 @@ class DrivenTools:
         async with self._turn:
             known = call or ""
             number = self._numbers.pop(known, None)
+            if number is None and self._beyond is not None:
+                return await self._beyond.call(name, params, call=call)
             if number is None:
                 self._player.notes.append(f"a call of {name} that is not on record was carried out, and not compared")
                 observed = await self._tools.call(name, asked)

@@ -146,7 +146,7 @@ class StepPlayer:
             return
         params, used = self._carried.rename(step.params)
         began = time.monotonic()
-        observed = self._redacted(await tools.call(step.tool, params))
+        observed = self._redacted(await tools.call(step.tool, params, call=step.call))
         took = time.monotonic() - began
         if observed.is_error and (gone := await self._gone(observed)) is not None:
             said = f"{gone.code}: {gone.message}"

@@ -1,4 +1,4 @@
-"""The composition root of a replay at R3: the agent itself again, its model a tape, its tools real."""
+"""R3: the agent itself again, its model a tape, its tools real."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gloveport.agents.model_player import Miss, TapeTransport
 from gloveport.agents.model_proxy import Credential, ModelProxySpec
-from gloveport.agents.model_tape import Tape
+from gloveport.agents.model_tape import Opening, Tape
 from gloveport.agents.service import AgentSpec, AgentTools, Playback, open_claude_agent
 from gloveport.model import SessionEnd, SessionEnded, new_id
 from gloveport.sandbox import Manager, Sandbox
@@ -30,7 +30,7 @@ from gloveport.trajectory.replay.result import (
     unified,
 )
 
-__all__ = ["session_replay"]
+__all__ = ["agent_spec", "session_replay"]
 
 _MODEL = ModelProxySpec(upstream="http://tape.invalid", credential=Credential.api_key("the-tape-asks-for-no-key"))
 _AGENT = "(the agent)"
@@ -59,6 +59,16 @@ def session_replay(tape: Tape, manager: Manager) -> PlayIn:
     return play
 
 
+def agent_spec(opening: Opening) -> AgentSpec:
+    """The request for a session that begins as the recorded one did."""
+    return AgentSpec(
+        model=opening.model,
+        max_turns=opening.max_turns,
+        max_cost=opening.max_cost,
+        trust_repository_skills=opening.trust_repository_skills,
+    )
+
+
 async def _converse(
     tape: Tape, transport: TapeTransport, driven: DrivenTools, sandbox: Sandbox, manager: Manager
 ) -> SessionEnded | None:
@@ -66,20 +76,19 @@ async def _converse(
     async def open_tools(_: Sandbox) -> AsyncIterator[AgentTools]:
         yield driven
 
-    opening = tape.opening
-    spec = AgentSpec(
-        model=opening.model,
-        max_turns=opening.max_turns,
-        max_cost=opening.max_cost,
-        trust_repository_skills=opening.trust_repository_skills,
-    )
     playback = Playback(transport=transport, open_tools=open_tools, date=tape.date)
     ended = None
     with _trail(manager) as trail, tempfile.TemporaryDirectory(dir=manager.settings.state) as scratch:
         async with open_claude_agent(
-            spec, sandbox, trail, manager=manager, upstream=_MODEL, directory=Path(scratch), playback=playback
+            agent_spec(tape.opening),
+            sandbox,
+            trail,
+            manager=manager,
+            upstream=_MODEL,
+            directory=Path(scratch),
+            playback=playback,
         ) as agent:
-            async for event in agent.converse(opening.prompt):
+            async for event in agent.converse(tape.opening.prompt):
                 if isinstance(event, SessionEnded):
                     ended = event
     return ended

@@ -1,0 +1,116 @@
+"""R4: a run goes on another way: its first steps from the record, then a model that is really asked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from gloveport.agents.forwarding import upstream_client
+from gloveport.agents.model_player import TapeTransport
+from gloveport.agents.model_tape import Tape, TapeWriter
+from gloveport.agents.service import AgentTools, ClaudeAgent, Playback, open_claude_agent
+from gloveport.agents.task_agents import upstream_of
+from gloveport.compose_replay.session import agent_spec
+from gloveport.errors import InvalidRequest
+from gloveport.jobs import Listener, make_run_directory, run_task
+from gloveport.model import RunSummary, Source, Spec, Task, new_id
+from gloveport.sandbox import Held, Manager, Sandbox
+from gloveport.store import Trail
+from gloveport.tools.claude import open_claude_tools
+from gloveport.trajectory import Trajectory
+from gloveport.trajectory.replay.base import RecordedBase, fresh_plan
+from gloveport.trajectory.replay.calls import replay_tools
+from gloveport.trajectory.replay.driven import DrivenTools
+from gloveport.trajectory.replay.execution import ReplayRequest, StepPlayer
+
+__all__ = ["ForkPoint", "fork_run"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForkPoint:
+    """A run, and where it is left."""
+
+    summary: RunSummary
+    trajectory: Trajectory
+    base: RecordedBase
+    tape: Tape
+    step: int
+    """Tool calls before this one come from the record; the turn that asks for it is the first that is live. A turn
+    that asks for several is played or live as a whole."""
+    model: str | None = None
+    """Asked from there on; the recorded one unless given."""
+
+    @property
+    def exchanges(self) -> int:
+        """How many exchanges with the model are played."""
+        if not self.step:
+            return 0
+        last = self.trajectory.steps[self.step - 1].call.encode()
+        found = [taped.number for taped in self.tape.exchanges if last and last in taped.answer]
+        if not found:
+            raise InvalidRequest(
+                f"the tape does not have the turn that asks for step {self.step - 1}", hint="fork at an earlier step"
+            )
+        return found[0] + 1
+
+
+async def fork_run(point: ForkPoint, manager: Manager, listener: Listener) -> RunSummary:
+    """Carry out a new run that is the recorded one up to the fork. Its model is that of the manager's settings.
+
+    The recorded plan, prompt, test and bounds hold. Where a step of the first part comes out otherwise, the next
+    question to the model is not the recorded one: the run fails there, and nobody else is asked. Raises as `run_task`,
+    `fresh_plan` and `TapeWriter`; `Unauthenticated` without a key.
+    """
+    upstream = upstream_of(manager.settings)
+    count = point.exchanges
+    plan, notes = await fresh_plan(point.base, manager, network=True, env={})
+    manager.check(plan)
+    directory = make_run_directory(manager.settings.data, new_id())
+
+    @asynccontextmanager
+    async def make_agent(_: Task, sandbox: Sandbox, trail: Trail) -> AsyncIterator[ClaudeAgent]:
+        request = ReplayRequest(trajectory=point.trajectory, redactor=manager.redactor)
+        player = StepPlayer(request, sandbox)
+
+        @asynccontextmanager
+        async def open_tools(sandbox: Sandbox) -> AsyncIterator[AgentTools]:
+            async with open_claude_tools(sandbox) as claude:
+                steps = point.trajectory.steps[: point.step]
+                tools = replay_tools(sandbox, claude)
+                yield DrivenTools(player, tools, steps, point.tape.told(), beyond=claude)
+
+        async with upstream_client() as live:
+            transport = TapeTransport(point.tape, count=count, live=live, live_model=point.model)
+            playback = Playback(transport=transport, open_tools=open_tools, date=point.tape.date if count else None)
+            tape = TapeWriter(directory.tape, upstream.credential.secret)
+            try:
+                async with open_claude_agent(
+                    agent_spec(point.tape.opening),
+                    sandbox,
+                    trail,
+                    manager=manager,
+                    upstream=upstream,
+                    directory=directory.path / "session",
+                    tape=tape,
+                    playback=playback,
+                ) as agent:
+                    yield agent
+            finally:
+                tape.close()
+
+    async def create(trail: Trail) -> Held:
+        return await manager.apply(plan, trail=trail)
+
+    source = Source(repo=point.summary.repo, commit=point.summary.commit)
+    task = Task(prompt=point.summary.prompt, spec=Spec(source=source, policy=plan.policy), test=point.summary.test)
+    return await run_task(
+        task,
+        manager=manager,
+        make_agent=make_agent,
+        directory=directory,
+        listener=listener,
+        redactor=manager.redactor,
+        create=create,
+        forked_from={"run": point.summary.id, "step": point.step, "exchanges": count, "notes": notes},
+    )
