@@ -23,6 +23,7 @@ from benchmarks import (
     exec,  # noqa: A004 - the module is named for what it measures
     memory,
     peers,
+    replay,
     stream,
     time_travel,
     walls,
@@ -48,6 +49,7 @@ GROUPS: Mapping[str, Group] = {
     "throughput": way_out.measure_throughput,
     "memory of the proxy": memory.measure_shared,
     "time travel": time_travel.measure,
+    "replay": replay.measure,
     "peers": peers.measure,
 }
 

@@ -105,6 +105,7 @@ MAY_IMPORT_BY_NAME = {
     "__init__.py": "the public names, when they are first used",
     "backends/__init__.py": "the backend that is asked for",
     "cli/application.py": "the command that is invoked",
+    "compose_replay/__init__.py": "what starts an agent, when a replay asks for one",
     "egress/sigv4.py": "what signs for AWS, when a policy binds a key of it",
     "sandbox/inspection.py": "the certificate authority, when a policy looks into TLS",
     "cli/main.py": "the command that is invoked",

@@ -46,10 +46,11 @@ def test_the_sandbox_commands_run_as_written(cli, repository: Path, document: st
     assert cli.ok("list", "--json").strip() == "[]"
 
 
-def test_the_commands_about_snapshots_run_as_written(cli) -> None:
+def test_the_commands_about_snapshots_run_as_written(cli, tmp_path: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euc", block("docs/reference/snapshots.md", "sh", "gloveport fork")],
+        cwd=tmp_path,
         env={**cli.environment, "PATH": path},
         capture_output=True,
         timeout=120,

@@ -241,6 +241,8 @@ async def test_a_fork_goes_back_to_its_own_beginning_or_to_the_source(on_reposit
 async def test_processes_go_on_after_a_snapshot_and_none_writes_while_it_is_taken(on_repository: Sandbox) -> None:
     writer = "i=0; while :; do i=$((i+1)); echo $i >> one; echo $i >> two; done"
     process = await on_repository.start(["sh", "-c", writer])
+    while not (await on_repository.exec(["cat", "two"])).stdout:
+        pass
     lengths = [0]
     for _ in range(5):
         (fork,) = await on_repository.fork()

@@ -35,6 +35,8 @@ COMMANDS: Mapping[str, Row] = {
     "create": Row("gloveport.cli.create:command", "Make a sandbox."),
     "snapshot": Row("gloveport.cli.snapshot:command", "Save the files of a sandbox."),
     "snapshots": Row("gloveport.cli.snapshots:command", "List what sandboxes were saved as."),
+    "save": Row("gloveport.cli.save:command", "Write a snapshot as one file."),
+    "load": Row("gloveport.cli.load:command", "Take in a snapshot from a file."),
     "restore": Row("gloveport.cli.restore:command", "Make a sandbox of a snapshot."),
     "fork": Row("gloveport.cli.fork:command", "Make more sandboxes that begin where one is."),
     "reset": Row("gloveport.cli.reset:command", "Put a sandbox back to its beginning, or to a snapshot."),

@@ -12,12 +12,12 @@ from typing import Annotated
 import anyio
 import typer
 
+from gloveport import compose_replay
 from gloveport.agents.model_tape import Tape
 from gloveport.cli.following import follow
 from gloveport.cli.interruption import ended_by
 from gloveport.cli.options import JsonOption
 from gloveport.cli.output import note, plain, print_json, print_table
-from gloveport.compose_replay import ForkPoint, fork_run, session_replay
 from gloveport.compose_replay.places import ReplayAsked, ReplaySubject, applied, opener, snapshot_before
 from gloveport.errors import InvalidRequest, NotFound
 from gloveport.jobs import Listener, find_run, run_tests, verify_run
@@ -205,7 +205,7 @@ def _fork(settings: Settings, subject: ReplaySubject, step: int, model: str | No
         raise InvalidRequest("only a run can be forked", hint="name a run: gloveport runs")
     _check_step(step, subject.trajectory)
     verify_run(subject.run)
-    point = ForkPoint(
+    point = compose_replay.ForkPoint(
         summary=subject.summary,
         trajectory=subject.trajectory,
         base=subject.base,
@@ -216,7 +216,7 @@ def _fork(settings: Settings, subject: ReplaySubject, step: int, model: str | No
 
     async def run(listener: Listener) -> RunSummary:
         async with Manager(settings, ask_seconds=0) as manager:
-            return await fork_run(point, manager, listener)
+            return await compose_replay.fork_run(point, manager, listener)
 
     return follow(run, settings, as_json=as_json)
 
@@ -232,7 +232,7 @@ def _way(manager: Manager, subject: ReplaySubject, level: str) -> PlayIn:
     if subject.run is None:
         raise InvalidRequest("only a run has a recording of the model's traffic", hint="a file replays at --level R2")
     verify_run(subject.run)
-    return session_replay(Tape.read(subject.run.tape), manager)
+    return compose_replay.session_replay(Tape.read(subject.run.tape), manager)
 
 
 async def _regrade(manager: Manager, subject: ReplaySubject, asked: ReplayAsked) -> ReplayResult:

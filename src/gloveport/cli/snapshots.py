@@ -7,6 +7,7 @@ import sys
 from gloveport.cli.options import JsonOption
 from gloveport.cli.output import local_time, print_json, print_table
 from gloveport.client import connect
+from gloveport.model import BASE_LAYER
 from gloveport.settings import Settings
 from gloveport.tools.text import size_of
 
@@ -31,7 +32,7 @@ def command(as_json: JsonOption = False) -> None:
             each["sandbox"],
             str(each["entries"]),
             size_of(each["size"]),
-            each["base"]["path"] or "(empty)",
+            each["base"]["path"] or ("(its own)" if BASE_LAYER in each["layers"] else "(empty)"),
         )
         for each in found
     ]

@@ -45,12 +45,13 @@ from gloveport.model.session import (
     TurnTaken,
 )
 from gloveport.model.sizes import parse_size
-from gloveport.model.snapshot import SNAPSHOT_FORMAT, Base, Layer, Snapshot
+from gloveport.model.snapshot import BASE_LAYER, SNAPSHOT_FORMAT, Base, Layer, Snapshot
 from gloveport.model.spec import WORKSPACE, Source, Spec
 from gloveport.model.status import Ref, SandboxState, SandboxStatus
 
 __all__ = [
     "AUDITED",
+    "BASE_LAYER",
     "EGRESS_PORT",
     "GIB",
     "KIB",

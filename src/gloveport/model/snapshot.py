@@ -7,9 +7,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-__all__ = ["SNAPSHOT_FORMAT", "Base", "Layer", "Snapshot"]
+__all__ = ["BASE_LAYER", "SNAPSHOT_FORMAT", "Base", "Layer", "Snapshot"]
 
 SNAPSHOT_FORMAT = 1
+BASE_LAYER = "base"
+"""Of a snapshot that was loaded from a file: the source, which it brings with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +19,7 @@ class Base:
     """What a snapshot's workspace layer lies on."""
 
     path: str = ""
-    """A directory of this host; empty for an empty workspace."""
+    """A directory of this host; empty for an empty workspace, or where a layer of the snapshot has the source."""
     fingerprint: str = ""
     """Of every name, size and time in it, in hexadecimal. Empty for the platform's own trees: nobody changes those."""
     is_covered: bool = False
@@ -41,7 +43,7 @@ class Snapshot:
 
     base: Base
     layers: Mapping[str, Layer]
-    """`workspace` (what differs from the base), `tmp` and `home`."""
+    """`workspace` (what differs from the base), `tmp` and `home`; and `base`, where the snapshot has its own."""
     created_at: float
     """Seconds since 1970."""
     sandbox: str

@@ -37,7 +37,16 @@ from gloveport.policy.files.sockets import check_no_socket
 from gloveport.policy.files.toolchains import Installation, find_interpreter, find_toolchain
 from gloveport.policy.files.writable import check_writable
 
-__all__ = ["GUEST_TOOLS", "PlanInputs", "check_limits", "check_plan", "compile_plan", "is_fetched", "own_etc"]
+__all__ = [
+    "GUEST_TOOLS",
+    "PlanInputs",
+    "check_limits",
+    "check_plan",
+    "compile_plan",
+    "is_fetched",
+    "is_sealed",
+    "own_etc",
+]
 
 GUEST_HOME = "/home/guest"
 GUEST_TRUST = "/run/gloveport/trust.pem"
@@ -133,8 +142,8 @@ def check_limits(limits: Limits) -> None:
 def check_plan(plan: Plan, host: HostView, *, fetched: Path, snapshots: Path, trust: str = "") -> None:
     """Raise what `compile_plan` raises, for a plan that came from elsewhere: a plan can name any path of this host.
 
-    Trees below `fetched` may be under a workspace, and those of `snapshots` above that or a sandbox's first content,
-    although they are the platform's own; and `trust` may be where guests look for it.
+    Trees below `fetched` may be under a workspace, and those of `snapshots` under or above that or a sandbox's first
+    content, although they are the platform's own; and `trust` may be where guests look for it.
     """
     check_limits(plan.limits)
     check_environment(plan.env)
@@ -150,7 +159,9 @@ def check_plan(plan: Plan, host: HostView, *, fetched: Path, snapshots: Path, tr
             case Bind(source) if source not in host.directories:
                 check_shown(source, host)
                 check_no_socket(source)
-            case Overlay(lower) if lower is not None and not is_fetched(lower, fetched):
+            case Overlay(lower) if lower is not None and not (
+                is_fetched(lower, fetched) or is_sealed(lower, snapshots)
+            ):
                 check_shown(lower, host)
             case Assembled(_, files, copies):
                 _check_assembled(files, copies, host)
@@ -158,13 +169,18 @@ def check_plan(plan: Plan, host: HostView, *, fetched: Path, snapshots: Path, tr
 
 def _check_sealed(mount: MountOperation, snapshots: Path) -> None:
     path = mount.layer if isinstance(mount, Overlay) else mount.content if isinstance(mount, Tmpfs) else ""
-    if path and ("\0" in path or snapshots.resolve() not in list(Path(os.path.realpath(path)).parents)[2:3]):
+    if path and not is_sealed(path, snapshots):
         raise PolicyDenied(
             f"{path} is no part of a snapshot",
             hint="start from a snapshot by its id",
             rule="built-in: snapshots",
             path=path,
         )
+
+
+def is_sealed(path: str, snapshots: Path) -> bool:
+    """Whether it is a layer of a snapshot."""
+    return path != "" and "\0" not in path and snapshots.resolve() in list(Path(os.path.realpath(path)).parents)[2:3]
 
 
 def is_fetched(lower: str, fetched: Path) -> bool:

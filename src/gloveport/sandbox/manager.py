@@ -17,30 +17,29 @@ import anyio.to_thread
 from gloveport.backends import Backend, make_backend
 from gloveport.backends.bubblewrap.helpers import find_ripgrep
 from gloveport.egress import Gate, Inspection, ParentProxy
-from gloveport.errors import Conflict, GloveportError, InvalidRequest, NotFound
+from gloveport.errors import GloveportError, InvalidRequest, NotFound
 from gloveport.model import (
     EventKind,
     Limits,
-    Overlay,
     Plan,
     Policy,
     Probe,
     Ref,
     SandboxStatus,
     Snapshot,
-    Source,
     Spec,
     new_id,
     resolve_id,
 )
 from gloveport.policy import HostView, PlanInputs, check_plan, check_shown, compile_plan, survey
-from gloveport.policy.compile import is_fetched
+from gloveport.policy.compile import is_fetched, is_sealed
 from gloveport.sandbox.approvals import ASK_SECONDS, Desk, Window
 from gloveport.sandbox.egress import make_gate, serve_way_out
 from gloveport.sandbox.grants import Clock, KeptGrants
 from gloveport.sandbox.inspection import Inspector
 from gloveport.sandbox.recorder import Recorder
-from gloveport.sandbox.snapshots import as_first, stand_on, take
+from gloveport.sandbox.snapshot_files import load_snapshot, save_snapshot
+from gloveport.sandbox.snapshots import as_first, beneath, check_layers, move_to, stand_on, take
 from gloveport.sandbox.source import prepare_source
 from gloveport.settings import Settings
 from gloveport.store import Redactor, Snapshots, Trail, make_private
@@ -145,13 +144,13 @@ class Manager:
         self._backend(spec.backend)
         host = self._survey()
         lower: str | None = None
-        snapshot = self._saved(spec) if spec.snapshot is not None else None
-        if snapshot is not None and snapshot.base.path:
-            lower = snapshot.base.path
-            spec = replace(spec, source=Source(repo=lower))
+        snapshot: Snapshot | None = None
+        if spec.snapshot is not None:
+            snapshot, spec = beneath(spec, self.snapshots)
+            lower = self.snapshots.lower(snapshot)
         elif spec.source is not None:
             lower = (await prepare_source(spec.source, cache=self._fetched, scratch=self._scratch)).lower
-        if lower is not None and not is_fetched(lower, self._fetched):
+        if lower is not None and not (is_fetched(lower, self._fetched) or is_sealed(lower, self.snapshots.root)):
             check_shown(lower, host)
         ripgrep = find_ripgrep()
         inputs = PlanInputs(
@@ -165,11 +164,6 @@ class Manager:
         plan = compile_plan(spec, inputs)
         return plan if snapshot is None else stand_on(plan, snapshot, self.snapshots)
 
-    def _saved(self, spec: Spec) -> Snapshot:
-        if spec.source is not None:
-            raise InvalidRequest("a snapshot has its own source", hint="leave out either the source or the snapshot")
-        return self.snapshots.get(spec.snapshot or "")
-
     async def create(self, spec: Spec, *, trail: Trail | None = None) -> Held:
         """Make one sandbox. With `trail` its events join that trail; otherwise they get a file of their own."""
         return await self._make(await self.plan(spec), spec.backend, trail)
@@ -182,14 +176,18 @@ class Manager:
         `PolicyDenied` for what no sandbox is shown, `InvalidRequest` for what no plan says.
         """
         if trail is None:
-            check_plan(
-                plan,
-                self._survey(),
-                fetched=self._fetched,
-                snapshots=self.snapshots.root,
-                trust=str(self._inspector.trust),
-            )
+            self.check(plan)
         return await self._make(plan, backend, trail)
+
+    def check(self, plan: Plan) -> None:
+        """Whether a plan from anywhere may be applied; raises as `apply` does without a trail."""
+        check_plan(
+            plan,
+            self._survey(),
+            fetched=self._fetched,
+            snapshots=self.snapshots.root,
+            trust=str(self._inspector.trust),
+        )
 
     async def snapshot(self, prefix: str, label: str = "") -> Snapshot:
         """Save a sandbox's files as they are at one moment. Processes go on; they are no part of it.
@@ -211,15 +209,23 @@ class Manager:
 
     async def forget(self, name: str) -> Snapshot:
         """Remove a snapshot. Raises `Conflict` while a sandbox of any process stands on it."""
-        return await anyio.to_thread.run_sync(partial(self.snapshots.remove, name, used=await self._layers()))
+        return await anyio.to_thread.run_sync(partial(self.snapshots.remove, name, used=await self._used()))
 
     async def prune(self, *, labelled: bool = False) -> list[Snapshot]:
         """Remove the snapshots that no sandbox stands on; those with a label only with `labelled`."""
-        used = await self._layers()
+        used = await self._used()
         return await anyio.to_thread.run_sync(partial(self.snapshots.prune, used=used, labelled=labelled))
 
-    async def _layers(self) -> list[str]:
-        return [status.layer for status in await self.statuses() if status.layer]
+    async def save(self, name: str, path: Path) -> Snapshot:
+        """Write a snapshot as one file; what it is once it is loaded. Raises as `write_snapshot`."""
+        return await anyio.to_thread.run_sync(save_snapshot, self.snapshots, name, path)
+
+    async def load(self, path: Path) -> Snapshot:
+        """Take in a snapshot from a file that `save` wrote, here or elsewhere. Raises as `read_snapshot`."""
+        return await anyio.to_thread.run_sync(load_snapshot, self.snapshots, path)
+
+    async def _used(self) -> list[str]:
+        return [path for status in await self.statuses() for path in (status.layer, status.source) if path]
 
     async def fork(self, prefix: str, count: int = 1) -> list[Held]:
         """So many new sandboxes that begin where this one is: all or none. Raises as `snapshot` and `create`."""
@@ -251,9 +257,8 @@ class Manager:
         plan = held.plan
         with self.snapshots.in_use():
             if to is not None and to != "base":
-                snapshot = self.snapshots.get(to)
-                plan = self._moved(plan, snapshot)
-                await anyio.to_thread.run_sync(self.snapshots.check, snapshot)
+                plan = move_to(plan, self.snapshots.get(to), self.snapshots)
+                await check_layers(plan, self.snapshots)
             elif to == "base":
                 plan = as_first(plan)
             inspection = await self._inspector.open(plan)
@@ -272,26 +277,10 @@ class Manager:
                 raise
         return held
 
-    def _moved(self, plan: Plan, snapshot: Snapshot) -> Plan:
-        overlay = next(mount for mount in plan.mounts if isinstance(mount, Overlay))
-        if (overlay.lower or "") != snapshot.base.path:
-            raise Conflict(
-                f"the snapshot {snapshot.id} is of another source: {snapshot.base.path or 'an empty workspace'}",
-                hint=f"make a sandbox of it: gloveport restore {snapshot.id}",
-                id=snapshot.id,
-            )
-        return stand_on(plan, snapshot, self.snapshots)
-
     async def _make(self, plan: Plan, backend: str, trail: Trail | None) -> Held:
         with self.snapshots.in_use():
-            await self._check_snapshot(plan)
+            await check_layers(plan, self.snapshots)
             return await self._make_whole(plan, backend, trail)
-
-    async def _check_snapshot(self, plan: Plan) -> None:
-        overlay = next((mount for mount in plan.mounts if isinstance(mount, Overlay)), None)
-        if overlay is not None and overlay.layer:
-            snapshot = self.snapshots.get(Path(overlay.layer).parent.parent.name)
-            await anyio.to_thread.run_sync(self.snapshots.check, snapshot)
 
     async def _make_whole(self, plan: Plan, backend: str, trail: Trail | None) -> Held:
         inspection = await self._inspector.open(plan)

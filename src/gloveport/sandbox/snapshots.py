@@ -10,29 +10,64 @@ import anyio
 import anyio.to_thread
 
 from gloveport.backends import Backend
-from gloveport.model import MountOperation, Overlay, Plan, Ref, Snapshot, Tmpfs
-from gloveport.policy.compile import is_fetched
+from gloveport.errors import Conflict, InvalidRequest
+from gloveport.model import MountOperation, Overlay, Plan, Ref, Snapshot, Source, Spec, Tmpfs
+from gloveport.policy.compile import is_fetched, is_sealed
 from gloveport.store import Snapshots
 
-__all__ = ["as_first", "stand_on", "take"]
+__all__ = ["as_first", "beneath", "check_layers", "move_to", "stand_on", "take"]
 
 _WORKSPACE = "workspace"
 
 
 async def take(backend: Backend, ref: Ref, store: Snapshots, *, fetched: Path, label: str = "") -> Snapshot:
-    """Save a sandbox. What was fetched, below `fetched`, never changes, so that nothing is to be told from.
+    """Save a sandbox.
 
+    What was fetched, below `fetched`, never changes, nor do layers: there is no need of a fingerprint.
     Whatever fails leaves nothing.
     """
     with store.draft() as draft:
         try:
             base = await backend.snapshot(ref, draft)
-            if is_fetched(base.path, fetched):
+            if is_fetched(base.path, fetched) or is_sealed(base.path, store.root):
                 base = replace(base, fingerprint="")
             return await anyio.to_thread.run_sync(partial(store.keep, draft, base, sandbox=ref.id, label=label))
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(draft.clear)
+
+
+def beneath(spec: Spec, store: Snapshots) -> tuple[Snapshot, Spec]:
+    """The snapshot that a spec begins from, and the spec with the directory under it, where that is a user's.
+
+    Raises as `Snapshots.get`, and `InvalidRequest` for a spec with a source of its own.
+    """
+    if spec.source is not None:
+        raise InvalidRequest("a snapshot has its own source", hint="leave out either the source or the snapshot")
+    snapshot = store.get(spec.snapshot or "")
+    path = snapshot.base.path
+    return snapshot, replace(spec, source=Source(repo=path)) if path and not is_sealed(path, store.root) else spec
+
+
+async def check_layers(plan: Plan, store: Snapshots) -> None:
+    """Raise `BackendUnavailable` unless every snapshot that a plan's workspace stands on is what was sealed."""
+    overlay = next((mount for mount in plan.mounts if isinstance(mount, Overlay)), None)
+    paths = (overlay.layer, overlay.lower) if overlay is not None else ()
+    for snapshot in {held.id: held for path in paths if path and (held := store.holding(path))}.values():
+        await anyio.to_thread.run_sync(store.check, snapshot)
+
+
+def move_to(plan: Plan, snapshot: Snapshot, store: Snapshots) -> Plan:
+    """The plan of a sandbox that is to be what a snapshot is. Raises `Conflict` for one of another source."""
+    overlay = next(mount for mount in plan.mounts if isinstance(mount, Overlay))
+    lower = store.lower(snapshot)
+    if overlay.lower != lower:
+        raise Conflict(
+            f"the snapshot {snapshot.id} is of another source: {lower or 'an empty workspace'}",
+            hint=f"make a sandbox of it: gloveport restore {snapshot.id}",
+            id=snapshot.id,
+        )
+    return stand_on(plan, snapshot, store)
 
 
 def stand_on(plan: Plan, snapshot: Snapshot, store: Snapshots, *, beside: str = "") -> Plan:
@@ -45,7 +80,7 @@ def stand_on(plan: Plan, snapshot: Snapshot, store: Snapshots, *, beside: str = 
         if isinstance(mount, Overlay):
             return replace(
                 mount,
-                lower=snapshot.base.path or None,
+                lower=store.lower(snapshot),
                 layer=str(store.layer(snapshot, _WORKSPACE)),
                 base=snapshot.base,
                 beside=beside,

@@ -5,6 +5,7 @@ from gloveport.store.files import cannot_write, whole_file
 from gloveport.store.layers import ReadLayer, glance, read_layer
 from gloveport.store.layout import DirectoryLock, claim, make_private, remove_tree, try_claim
 from gloveport.store.redact import MASK, Redactor
+from gloveport.store.saved_file import Part, SavedFile, read_file, write_file
 from gloveport.store.snapshots import Draft, Snapshots
 from gloveport.store.trail import GENESIS, Trail, read_trail, verify_trail
 
@@ -13,8 +14,10 @@ __all__ = [
     "MASK",
     "DirectoryLock",
     "Draft",
+    "Part",
     "ReadLayer",
     "Redactor",
+    "SavedFile",
     "Snapshots",
     "Trail",
     "cannot_write",
@@ -23,10 +26,12 @@ __all__ = [
     "dress_like",
     "glance",
     "make_private",
+    "read_file",
     "read_layer",
     "read_trail",
     "remove_tree",
     "try_claim",
     "verify_trail",
     "whole_file",
+    "write_file",
 ]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gloveport.errors import GloveportError, Unsupported
+from gloveport.store.acls import renumbered
 from gloveport.store.files import cannot_write
 from gloveport.store.identity import acting_as
 from gloveport.store.tree import ACLS, OPAQUE, Node, Stack, Tree, attributes, is_whiteout
@@ -18,9 +18,6 @@ __all__ = ["copy_exactly", "dress_like"]
 
 _CHUNK = 8 * 2**20
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_ACL_HEAD = struct.Struct("<I")
-_ACL_ENTRY = struct.Struct("<HHI")
-_NAMED = (0x02, 0x08)  # an entry for one user, or one group, by its number
 
 
 def copy_exactly(
@@ -155,15 +152,7 @@ class _Copier:
 
     def _translated(self, acl: bytes, seen: os.stat_result) -> bytes:
         """An access control list with the new owner's numbers where it names the old one's."""
-        if self._owner is None:
-            return acl
-        numbers = {0x02: (seen.st_uid, self._owner[0]), 0x08: (seen.st_gid, self._owner[1])}
-        entries = bytearray(acl)
-        for at in range(_ACL_HEAD.size, len(acl) - _ACL_ENTRY.size + 1, _ACL_ENTRY.size):
-            tag, allowed, number = _ACL_ENTRY.unpack_from(acl, at)
-            if tag in _NAMED and number == numbers[tag][0]:
-                _ACL_ENTRY.pack_into(entries, at, tag, allowed, numbers[tag][1])
-        return bytes(entries)
+        return acl if self._owner is None else renumbered(acl, (seen.st_uid, seen.st_gid), self._owner)
 
 
 def _above(path: str) -> Iterator[str]:

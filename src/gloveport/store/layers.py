@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from gloveport.model import Layer
-from gloveport.store.tree import Node, Stack, attributes, is_whiteout
+from gloveport.store.acls import GUEST, renumbered
+from gloveport.store.tree import ACLS, Node, Stack, attributes, is_whiteout
 
 __all__ = ["ReadLayer", "glance", "read_layer"]
 
@@ -36,11 +37,14 @@ class ReadLayer:
     """See `glance`."""
 
 
-def read_layer(root: Path) -> ReadLayer:
-    """Read every byte of a tree that nobody changes meanwhile. Raises `OSError`, and what `Stack.walk` does."""
+def read_layer(root: Path, *, as_is: bool = False) -> ReadLayer:
+    """Read every byte of a tree that nobody changes meanwhile. Raises `OSError`, and what `Stack.walk` does.
+
+    `as_is` as for `Stack`.
+    """
     digest = hashlib.sha256()
     entries = size = 0
-    with Stack(root) as tree:
+    with Stack(root, as_is=as_is) as tree:
         for said in _describe(tree):
             digest.update(json.dumps(said, separators=(",", ":"), sort_keys=True).encode() + b"\n")
             entries += 1
@@ -90,7 +94,7 @@ def _describe(tree: Stack) -> Iterator[dict[str, Any]]:
     """Each entry, the root first, with all that makes it what it is. Change times and numbers of inodes do not."""
     seen = tree.seen
     with tree.directory("") as root:
-        yield {"path": "", **_common(seen, tree.mode(seen)), **_attributes(root)}
+        yield {"path": "", **_common(seen, tree.mode(seen)), **_attributes(root, seen)}
     links: dict[tuple[int, int], str] = {}
     for node in tree.walk():
         yield {"path": node.path, **_particular(tree, node, links)}
@@ -105,7 +109,7 @@ def _particular(tree: Stack, node: Node, links: dict[tuple[int, int], str]) -> d
         return {**common, "target": os.readlink(node.name, dir_fd=node.parent)}
     if stat.S_ISDIR(seen.st_mode):
         with tree.directory(node.path) as opened:
-            return {**common, **_attributes(opened)}
+            return {**common, **_attributes(opened, seen)}
     if not stat.S_ISREG(seen.st_mode):
         return common
     first = links.setdefault((seen.st_dev, seen.st_ino), node.path) if seen.st_nlink > 1 else node.path
@@ -114,7 +118,7 @@ def _particular(tree: Stack, node: Node, links: dict[tuple[int, int], str]) -> d
     opened = node.open()
     with os.fdopen(opened, "rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
-        return {**common, "size": seen.st_size, "sha256": content, **_attributes(opened)}
+        return {**common, "size": seen.st_size, "sha256": content, **_attributes(opened, seen)}
 
 
 def _common(seen: os.stat_result, mode: int) -> dict[str, Any]:
@@ -122,8 +126,13 @@ def _common(seen: os.stat_result, mode: int) -> dict[str, Any]:
     return said if stat.S_ISLNK(mode) else {**said, "mode": stat.S_IMODE(mode)}
 
 
-def _attributes(descriptor: int) -> dict[str, Any]:
+def _attributes(descriptor: int, seen: os.stat_result) -> dict[str, Any]:
     found = attributes(descriptor)
     if not found:
         return {}
-    return {"attributes": {name: base64.b64encode(value).decode() for name, value in sorted(found.items())}}
+    # Who owns a layer's files differs from host to host, and so does what an access control list calls him.
+    plain = {
+        name: renumbered(value, (seen.st_uid, seen.st_gid), GUEST) if name in ACLS else value
+        for name, value in sorted(found.items())
+    }
+    return {"attributes": {name: base64.b64encode(value).decode() for name, value in plain.items()}}

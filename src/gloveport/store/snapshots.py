@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gloveport.errors import BackendUnavailable, Conflict, InvalidRequest, NotFound
-from gloveport.model import Base, Layer, Snapshot
+from gloveport.model import BASE_LAYER, Base, Layer, Snapshot
 from gloveport.store.files import cannot_write, whole_file
 from gloveport.store.layers import glance, read_layer
 from gloveport.store.layout import claim, make_private, remove_tree, try_claim
@@ -27,6 +27,8 @@ _WHOLE = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
 _RECORD = "snapshot.json"
 _LAYERS = "layers"
 _NEW = "new-"
+_LONGEST_MAKING = 60.0
+"""Seconds."""
 _HINT = "see what there is with: gloveport snapshots"
 
 
@@ -57,9 +59,11 @@ class Snapshots:
     def draft(self) -> Iterator[Draft]:
         """A place to make one, which is gone at the end of the scope unless `keep` has taken it."""
         path = make_private(self.root) / f"{_NEW}{secrets.token_hex(6)}"
+        begun = path.with_name(f".{path.name}")
         try:
-            path.mkdir(mode=0o700)
-            lock = claim(path)
+            begun.mkdir(mode=0o700)
+            lock = claim(begun)
+            begun.rename(path)  # whoever sweeps sees it when it is somebody's already
         except OSError as error:
             raise cannot_write(path, error) from error
         try:
@@ -69,14 +73,19 @@ class Snapshots:
             remove_tree(path)
             lock.release()
 
-    def keep(self, draft: Draft, base: Base, *, sandbox: str, label: str = "") -> Snapshot:
+    def keep(
+        self, draft: Draft, base: Base, *, sandbox: str, label: str = "", wanted: Snapshot | None = None
+    ) -> Snapshot:
         """Read what was made, and give it its name. The same state twice is one snapshot, with the later label.
 
-        Raises `LimitExceeded` where there is no room.
+        Raises `LimitExceeded` where there is no room, `InvalidRequest` where it is not what was `wanted`.
         """
         read = {path.name: read_layer(path) for path in sorted((draft.path / _LAYERS).iterdir())}
         layers = {name: found.layer for name, found in read.items()}
-        made = Snapshot(base=base, layers=layers, created_at=time.time(), sandbox=sandbox, label=label)
+        if wanted is not None and layers != wanted.layers:
+            raise _not_wanted(layers, wanted)
+        created_at = wanted.created_at if wanted is not None else time.time()
+        made = Snapshot(base=base, layers=layers, created_at=created_at, sandbox=sandbox, label=label)
         self._write(draft.path, made, {name: found.glance for name, found in read.items()})
         with self._locked(fcntl.LOCK_SH):
             target = self._place(made.id)
@@ -124,6 +133,19 @@ class Snapshots:
         """Where a layer's files are."""
         return self._place(snapshot.id) / _LAYERS / name
 
+    def lower(self, snapshot: Snapshot) -> str | None:
+        """The directory under a snapshot's workspace; `None` for an empty one."""
+        if BASE_LAYER in snapshot.layers:
+            return str(self.layer(snapshot, BASE_LAYER))
+        return snapshot.base.path or None
+
+    def holding(self, path: str) -> Snapshot | None:
+        """The snapshot one of whose layers is this directory; `None` for any other. Raises as `get`."""
+        layers = Path(os.path.realpath(path)).parent
+        if layers.name != _LAYERS or layers.parent.parent != self.root.resolve():
+            return None
+        return self.get(f"sha256:{layers.parent.name}")
+
     def check(self, snapshot: Snapshot) -> None:
         """Raise `BackendUnavailable` unless every layer still is what was sealed.
 
@@ -145,15 +167,16 @@ class Snapshots:
             self._write(place, snapshot, glances)
 
     def remove(self, name: str, *, used: Collection[str]) -> Snapshot:
-        """Remove one. Raises `Conflict` where a sandbox stands on it: `used` are the layers that sandboxes stand on."""
+        """Remove one. Raises `Conflict` where a sandbox or another snapshot stands on it.
+
+        `used` are the directories that sandboxes stand on.
+        """
         snapshot = self.get(name)
         with self._locked(fcntl.LOCK_EX):
             if self._is_used(snapshot, used):
-                raise Conflict(
-                    f"a sandbox stands on the snapshot {snapshot.id}",
-                    hint="remove that sandbox first; see: gloveport list",
-                    id=snapshot.id,
-                )
+                raise _stood_on(snapshot, "a sandbox", "gloveport list")
+            if self._is_used(snapshot, [each.base.path for each in self.all()]):
+                raise _stood_on(snapshot, "another snapshot", "gloveport snapshots")
             self._discard(self._place(snapshot.id))
         return snapshot
 
@@ -162,18 +185,21 @@ class Snapshots:
 
         What dead makers left half made goes too.
         """
-        removed = []
+        removed: list[Snapshot] = []
         with self._locked(fcntl.LOCK_EX):
-            for snapshot in self.all():
-                if (labelled or not snapshot.label) and not self._is_used(snapshot, used):
+            left = self.all()
+            while unused := self._unused(left, used, labelled=labelled):
+                for snapshot in unused:
                     self._discard(self._place(snapshot.id))
-                    removed.append(snapshot)
+                    left.remove(snapshot)
+                removed += unused
         self.sweep()
         return removed
 
     def sweep(self) -> None:
         """Remove what makers that died left half made."""
-        for path in self.root.glob(f"{_NEW}*"):
+        old = [path for path in self.root.glob(f".{_NEW}*") if _is_old(path)]
+        for path in (*old, *self.root.glob(f"{_NEW}*")):
             try:
                 lock = try_claim(path)
             except OSError:
@@ -189,9 +215,14 @@ class Snapshots:
         with self._locked(fcntl.LOCK_SH):
             yield
 
+    def _unused(self, there: list[Snapshot], used: Collection[str], *, labelled: bool) -> list[Snapshot]:
+        """Those of them that may go. Others may stand on those only, and so may go next."""
+        paths = [*used, *(each.base.path for each in there)]
+        return [each for each in there if (labelled or not each.label) and not self._is_used(each, paths)]
+
     def _is_used(self, snapshot: Snapshot, used: Collection[str]) -> bool:
-        place = str(self._place(snapshot.id))
-        return any(path.startswith(f"{place}/") for path in used)
+        place = os.path.realpath(self._place(snapshot.id))
+        return any(os.path.realpath(path).startswith(f"{place}/") for path in used if path)
 
     def _discard(self, place: Path) -> None:
         """Out of sight at once: half a snapshot must never have its name."""
@@ -253,6 +284,29 @@ class Snapshots:
         if not is_itself:
             raise _damaged(place.name, "its record has been altered")
         return found
+
+
+def _is_old(path: Path) -> bool:
+    """Whether its maker must have died: it takes no time to make."""
+    try:
+        return time.time() - path.stat().st_mtime > _LONGEST_MAKING
+    except OSError:
+        return False
+
+
+def _stood_on(snapshot: Snapshot, who: str, command: str) -> Conflict:
+    return Conflict(
+        f"{who} stands on the snapshot {snapshot.id}", hint=f"remove that first; see: {command}", id=snapshot.id
+    )
+
+
+def _not_wanted(layers: dict[str, Layer], wanted: Snapshot) -> InvalidRequest:
+    altered = sorted(name for name in {*layers, *wanted.layers} if layers.get(name) != wanted.layers.get(name))
+    return InvalidRequest(
+        f"what the file holds is not the snapshot that it says it is: {', '.join(altered)}",
+        hint="save that snapshot anew",
+        id=wanted.id,
+    )
 
 
 def _damaged(name: str, why: str) -> BackendUnavailable:

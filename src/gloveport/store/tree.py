@@ -14,7 +14,19 @@ from typing import Self
 
 from gloveport.errors import LimitExceeded
 
-__all__ = ["ACLS", "MOST_BYTES", "MOST_ENTRIES", "OPAQUE", "Node", "Stack", "Tree", "attributes", "is_whiteout"]
+__all__ = [
+    "ACLS",
+    "MOST_BYTES",
+    "MOST_ENTRIES",
+    "OPAQUE",
+    "Node",
+    "Stack",
+    "Tree",
+    "attributes",
+    "check_room",
+    "is_attribute",
+    "is_whiteout",
+]
 
 MOST_ENTRIES = 1_000_000
 """Of one tree."""
@@ -57,8 +69,10 @@ class _Anchor:
 class Tree:
     """A directory and everything below it, reached by names without following a link, whatever a guest has made."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, as_is: bool = False) -> None:
+        """`as_is`: never change it, not for a moment. What its owner has closed cannot be read then."""
         self._path = root
+        self._as_is = as_is
         self._root = -1
         self._modes: dict[tuple[int, int], int] = {}
         self._opened_up: list[tuple[str, int]] = []
@@ -105,7 +119,7 @@ class Tree:
 
     def open_up(self, path: str, seen: os.stat_result) -> None:
         """Make readable what its owner has closed, until the end of the scope."""
-        if os.geteuid() == 0:
+        if os.geteuid() == 0 or self._as_is:
             return
         needed = 0o700 if stat.S_ISDIR(seen.st_mode) else 0o400 if stat.S_ISREG(seen.st_mode) else 0
         if seen.st_mode & needed == needed or (seen.st_dev, seen.st_ino) in self._modes:
@@ -161,9 +175,9 @@ class Stack:
     One tree by itself is the most frequent one. Nobody may change any of them meanwhile.
     """
 
-    def __init__(self, *roots: Path) -> None:
-        """The foremost first."""
-        self._trees = [Tree(root) for root in roots]
+    def __init__(self, *roots: Path, as_is: bool = False) -> None:
+        """The foremost first. `as_is` as for `Tree`."""
+        self._trees = [Tree(root, as_is=as_is) for root in roots]
         self._behind: dict[str, int] = {}
         """Directories that are not in the foremost tree: in which they are."""
         self._closed: set[str] = set()
@@ -211,7 +225,7 @@ class Stack:
                     seen = os.stat(name, dir_fd=parent, follow_symlinks=False)
                     left -= 1
                     room -= seen.st_size if stat.S_ISREG(seen.st_mode) else 0
-                    _check_room(path, left, room)
+                    check_room(path, left, room)
                     self._trees[number].open_up(path, seen)
                     if stat.S_ISDIR(seen.st_mode):
                         directories.append((path, number))
@@ -251,12 +265,18 @@ def attributes(descriptor: int) -> dict[str, bytes]:
             return {}
         raise
     for name in names:
-        if name == OPAQUE or name in ACLS or (name.startswith("user.") and not name.startswith(_OVERLAYS_OWN)):
+        if is_attribute(name):
             found[name] = os.getxattr(descriptor, name)
     return found
 
 
-def _check_room(path: str, entries: int, size: int) -> None:
+def is_attribute(name: str) -> bool:
+    """Whether `attributes` tells of an extended attribute of that name."""
+    return name == OPAQUE or name in ACLS or (name.startswith("user.") and not name.startswith(_OVERLAYS_OWN))
+
+
+def check_room(path: str, entries: int, size: int) -> None:
+    """Raise `LimitExceeded` for a path too long, or where no room for entries or bytes is left."""
     if len(os.fsencode(path)) > _LONGEST_PATH:
         raise LimitExceeded(
             "the tree is deeper than a path can say",

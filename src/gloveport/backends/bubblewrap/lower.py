@@ -34,6 +34,11 @@ class LowerFacts:
     fingerprint: str
     """Of every entry's name, type, mode, size and times, in hexadecimal: who changes one of them changes it."""
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether an overlay can show it as the guest's own: otherwise the guest gets a copy."""
+        return self.uniform and os.geteuid() in (0, self.uid)
+
 
 def inspect_lower(path: Path) -> LowerFacts:
     """Look at every entry of a directory once, following no link. A hundred thousand take under a second.

@@ -90,7 +90,7 @@ async def prepare_workspace(plan: Plan, place: Place, known: LowerFacts | None =
         seen = os.stat(source)
         os.utime(place.upper, ns=(seen.st_atime_ns, seen.st_mtime_ns))
     root = os.geteuid() == 0
-    if facts.uniform and (root or facts.uid == os.geteuid()):
+    if facts.is_shown:
         if not root:
             return replace(begun, lower=str(source), original=source, source=str(source))
         target = place.stage / "workspace"
