@@ -88,7 +88,7 @@ async def test_the_agent_itself_replays_with_its_model_played_from_the_tape(scri
     for one in twice["replays"]:
         assert (one["success"], one["completed_steps"], one["compared_steps"]) == (True, 8, 8)
         assert "9 of 9 exchanges with the model came from the tape" in one["notes"]
-        assert {"times", "hash order"} <= {rule["name"] for rule in one["normalised"]}
+        assert "times" in {rule["name"] for rule in one["normalised"]}
 
     (repository / "README").write_text("another project\n")
     done = await in_thread(offline, "replay", "last", "--level", "R3", "--json")

@@ -82,7 +82,10 @@ def pid_of(settings: Settings) -> int:
 
 def wait_gone(pid: int) -> None:
     """Return once the process is gone; fail after a long while."""
-    handle = os.pidfd_open(pid)
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
     try:
         assert select.select([handle], [], [], PATIENCE)[0], f"{pid} is still there"
     finally:

@@ -282,6 +282,24 @@ async def test_access_control_lists_and_holes_are_kept(on_repository: Sandbox) -
         assert (await run(sandbox, LOOK)).split() == [b"True", b"0o100640", str(64 * 2**20).encode(), b"0"]
 
 
+async def test_what_is_shown_below_tmp_is_no_part_of_a_snapshot_and_shown_again(manager: Manager, place: Path) -> None:
+    shown = place / "tools"
+    (shown / "bin").mkdir(parents=True)
+    (shown / "bin" / "tool").write_text("#!/bin/sh\necho ready\n")
+    (shown / "bin" / "tool").chmod(0o755)
+    sandbox = Sandbox(await manager.create(Spec(read_only=(str(shown),))))
+    await sandbox.exec(["sh", "-c", f"echo kept > /tmp/kept; mkdir {place}/beside; echo too > {place}/beside/file"])
+    snapshot = await sandbox.snapshot()
+    sealed = manager.snapshots.layer(snapshot, "tmp")
+    names = {str(path.relative_to(sealed)) for path in sealed.rglob("*")}
+    assert names == {"kept", place.name, f"{place.name}/beside", f"{place.name}/beside/file"}
+    (fork,) = await sandbox.fork()
+    await sandbox.reset(snapshot.id)
+    for each in (sandbox, fork):
+        said = await each.exec(["sh", "-c", f"cat /tmp/kept {place}/beside/file; {shown}/bin/tool"])
+        assert said.stdout.split() == [b"kept", b"too", b"ready"], said
+
+
 async def test_a_paused_sandbox_stands_still_and_can_be_saved(on_repository: Sandbox) -> None:
     held = on_repository._held
     process = await on_repository.start(["sh", "-c", "while :; do date +%N > now; done"])

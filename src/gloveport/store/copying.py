@@ -21,19 +21,25 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def copy_exactly(
-    sources: Sequence[Path], target: Path, *, owner: tuple[int, int] | None = None, under: Path | None = None
+    sources: Sequence[Path],
+    target: Path,
+    *,
+    owner: tuple[int, int] | None = None,
+    under: Path | None = None,
+    one_device: bool = False,
 ) -> None:
-    """Copy a tree into the existing, empty directory `target`, and what the root itself is like.
+    """Copy a tree into the existing directory `target`, and what the root itself is like.
 
-    Of several the foremost covers the others, as in an overlay. Kept: contents, holes, modes, times, links of both
-    kinds, pipes, sockets, extended attributes, and an overlay's whiteouts where they cover something of `under`:
-    elsewhere it would list them. With `owner` (uid, gid) everything is given to it.
+    `target` is empty but for directories, in which something else may be mounted. With `one_device` what is mounted
+    inside the sources is passed over. Of several the foremost covers the others, as in an overlay. Kept: contents,
+    holes, modes, times, links of both kinds, pipes, sockets, extended attributes, and an overlay's whiteouts where they
+    cover something of `under`: elsewhere it would list them. With `owner` (uid, gid) everything is given to it.
 
     Raises `LimitExceeded` where there is no room or too much of it, `BackendUnavailable` where it cannot be written:
     what was copied until then is the caller's to remove.
     """
     try:
-        with Stack(*sources) as old, Tree(target) as new:
+        with Stack(*sources, one_device=one_device) as old, Tree(target) as new:
             _Copier(old, new, owner, under).run()
     except OSError as error:
         raise cannot_write(target, error) from error
@@ -72,7 +78,7 @@ class _Copier:
                     where = above
                 if stat.S_ISDIR(node.seen.st_mode):
                     with acting_as(self._owner):
-                        os.mkdir(node.name, 0o700, dir_fd=parent)
+                        _make_directory(node.name, parent)
                     directories.append((node.path, node.seen))
                 else:
                     self._copy(node, parent)
@@ -153,6 +159,14 @@ class _Copier:
     def _translated(self, acl: bytes, seen: os.stat_result) -> bytes:
         """An access control list with the new owner's numbers where it names the old one's."""
         return acl if self._owner is None else renumbered(acl, (seen.st_uid, seen.st_gid), self._owner)
+
+
+def _make_directory(name: str, parent: int) -> None:
+    try:
+        os.mkdir(name, 0o700, dir_fd=parent)
+    except FileExistsError:
+        if not stat.S_ISDIR(os.lstat(name, dir_fd=parent).st_mode):
+            raise
 
 
 def _above(path: str) -> Iterator[str]:

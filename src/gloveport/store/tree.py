@@ -175,9 +175,10 @@ class Stack:
     One tree by itself is the most frequent one. Nobody may change any of them meanwhile.
     """
 
-    def __init__(self, *roots: Path, as_is: bool = False) -> None:
-        """The foremost first. `as_is` as for `Tree`."""
+    def __init__(self, *roots: Path, as_is: bool = False, one_device: bool = False) -> None:
+        """The foremost first. `as_is` as for `Tree`; with `one_device` what is mounted inside them is passed over."""
         self._trees = [Tree(root, as_is=as_is) for root in roots]
+        self._one_device = one_device
         self._behind: dict[str, int] = {}
         """Directories that are not in the foremost tree: in which they are."""
         self._closed: set[str] = set()
@@ -216,6 +217,7 @@ class Stack:
         """Every entry, a directory before what is in it, in the order of names. Raises `LimitExceeded`."""
         pending = [("", 0)]
         left, room = MOST_ENTRIES, MOST_BYTES
+        devices = [os.stat(tree.root).st_dev for tree in self._trees]
         while pending:
             above, foremost = pending.pop()
             directories = []
@@ -223,6 +225,8 @@ class Stack:
                 for name, parent, number in self._names(above, foremost, held):
                     path = f"{above}/{name}" if above else name
                     seen = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                    if self._one_device and seen.st_dev != devices[number]:
+                        continue
                     left -= 1
                     room -= seen.st_size if stat.S_ISREG(seen.st_mode) else 0
                     check_room(path, left, room)

@@ -35,7 +35,8 @@ async def seal(sandbox: LiveSandbox, draft: Draft) -> Base:
     with _root_of(sandbox) as root:
         for mount in sandbox.plan.mounts:
             if isinstance(mount, Tmpfs) and mount.saved_as:
-                work = partial(copy_exactly, (root(mount),), draft.layer(mount.saved_as), owner=owner)
+                own = draft.layer(mount.saved_as)
+                work = partial(copy_exactly, (root(mount),), own, owner=owner, one_device=True)
                 await anyio.to_thread.run_sync(work)
     if sandbox.channel.lost is not None:
         raise _ended(sandbox)
