@@ -7,10 +7,12 @@ from importlib.metadata import version
 
 from gloveport.agents.task_agents import ClaudeAgents
 from gloveport.doctor.receipt import current_receipt
-from gloveport.jobs import Listener, make_run_directory, run_task
+from gloveport.egress import EgressTape
+from gloveport.jobs import Listener, make_run_directory, run_directory, run_task
 from gloveport.listen.desk import open_desk
 from gloveport.model import RunSummary, Task, new_id
 from gloveport.sandbox import Manager
+from gloveport.sandbox.egress import taping
 from gloveport.settings import Settings
 
 __all__ = ["run_locally"]
@@ -23,8 +25,9 @@ async def run_locally(task: Task, settings: Settings, listener: Listener, *, ask
     no socket for an answer.
     """
     async with AsyncExitStack() as stack:
-        manager = await stack.enter_async_context(Manager(settings, ask_seconds=ask_seconds))
         run = new_id()
+        fetched = EgressTape(run_directory(settings.data, run).fetched)
+        manager = await stack.enter_async_context(Manager(settings, ask_seconds=ask_seconds, make_gate=taping(fetched)))
         if ask_seconds > 0:
             await stack.enter_async_context(open_desk(manager.approvals, run, settings))
         directory = make_run_directory(settings.data, run)

@@ -33,12 +33,12 @@ def test_the_demo_repairs_a_real_project_and_is_judged_by_its_next_release(place
     assert "unbroken" in said
     assert "its whole egress: 127.0.0.2\n" in said
     assert "refused: elsewhere.example (no rule names elsewhere.example:80" in said
-    replays = [line for line in said.splitlines() if line.startswith("11 of 11 steps, 8 compared, in ")]
+    replays = [line for line in said.splitlines() if line.startswith("11 of 11 steps, 10 compared, in ")]
     assert len(replays) == 4, "R2 and R3, each twice side by side"
     assert all(line.endswith(": no divergence") for line in replays)
     assert "51 passed" in said.split("==> ")[-1]
     (run,) = (place / "data" / "runs").iterdir()
     assert {path.name for path in run.iterdir()} >= {
-        "run.json", "patch.diff", "junit.xml", "test.log", "trajectory.jsonl", "audit.jsonl", "model.jsonl",
+        "run.json", "patch.diff", "junit.xml", "test.log", "trajectory.jsonl", "audit.jsonl", "model.jsonl", "egress.jsonl",
     }  # fmt: skip
     subprocess.run([Path(sys.executable).parent / "gloveport", "runner", "stop"], env=env, check=True)

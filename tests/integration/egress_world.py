@@ -12,7 +12,18 @@ from dataclasses import dataclass, field
 import anyio
 import anyio.abc
 
-from gloveport.egress import Answer, Budget, Destination, EgressRecord, Gate, Judge, OddHost, serve_egress
+from gloveport.egress import (
+    Answer,
+    Budget,
+    Destination,
+    EgressPlayer,
+    EgressRecord,
+    EgressTape,
+    Gate,
+    Judge,
+    OddHost,
+    serve_egress,
+)
 from gloveport.egress.record import Address
 from gloveport.errors import InvalidRequest
 from gloveport.policy.egress.hosts import canonical_host
@@ -37,6 +48,8 @@ class World:
     resolved: list[str] = field(default_factory=list)
     methods: frozenset[str] = frozenset({"GET", "POST"})
     bad_addresses: bool = False
+    tape: EgressTape | None = None
+    player: EgressPlayer | None = None
     make_listener: Callable[[], socket.socket] = socket.socket
     told: anyio.Event = field(default_factory=anyio.Event)
 
@@ -75,6 +88,8 @@ class World:
                 resolve=self.resolve,
                 tell=self.tell,
                 budget=self.budget,
+                tape=self.tape,
+                player=self.player,
             )
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(serve_egress, listener, gate)

@@ -6,6 +6,7 @@ import signal
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,10 +20,12 @@ from gloveport.cli.interruption import ended_by
 from gloveport.cli.options import JsonOption
 from gloveport.cli.output import note, plain, print_json, print_table
 from gloveport.compose_replay.places import ReplayAsked, ReplaySubject, applied, opener, snapshot_before
+from gloveport.egress import TapeOfEgress
 from gloveport.errors import InvalidRequest, NotFound
-from gloveport.jobs import Listener, find_run, run_tests, verify_run
-from gloveport.model import RunSummary, Source
+from gloveport.jobs import RunDirectory, find_run, run_tests, verify_run
+from gloveport.model import Source
 from gloveport.sandbox import Manager, Sandbox
+from gloveport.sandbox.egress import MakeGate, make_gate, playing
 from gloveport.settings import Settings
 from gloveport.store import read_trail, verify_trail, whole_file
 from gloveport.trajectory import Trajectory, from_events
@@ -159,7 +162,21 @@ def _subject(settings: Settings, name: str) -> ReplaySubject:
     base = recorded_base(
         read_trail(run.trajectory), sandbox=summary.sandbox, source=source, started_at=summary.started_at
     )
-    return ReplaySubject(trajectory=replace(trajectory, metadata=facts), run=run, summary=summary, base=base)
+    return ReplaySubject(
+        trajectory=replace(trajectory, metadata=facts), run=run, summary=summary, base=base, fetched=_fetched(run)
+    )
+
+
+def _fetched(run: RunDirectory) -> TapeOfEgress | None:
+    """What it fetched, if it is still what was recorded."""
+    if not run.fetched.is_file():
+        return None
+    try:
+        verify_run(run)
+    except InvalidRequest as error:
+        note(f"what the run fetched is not served again: {error.message}")
+        return None
+    return TapeOfEgress.read(run.fetched)
 
 
 def _time(seconds: float) -> str:
@@ -176,7 +193,7 @@ def _rules(without: list[str]) -> tuple[Normaliser, ...]:
 
 async def _replay(settings: Settings, subject: ReplaySubject, asked: ReplayAsked, level: str) -> list[ReplayResult]:
     async with ended_by(signal.SIGTERM), AsyncExitStack() as stack:
-        manager = await stack.enter_async_context(Manager(settings, ask_seconds=0))
+        manager = await stack.enter_async_context(Manager(settings, ask_seconds=0, make_gate=_gates(subject, asked)))
         if level == "R1":
             return [await _regrade(manager, subject, asked)]
         play = _way(manager, subject, level)
@@ -214,16 +231,17 @@ def _fork(settings: Settings, subject: ReplaySubject, step: int, model: str | No
         model=model,
     )
 
-    async def run(listener: Listener) -> RunSummary:
-        async with Manager(settings, ask_seconds=0) as manager:
-            return await compose_replay.fork_run(point, manager, listener)
-
-    return follow(run, settings, as_json=as_json)
+    return follow(partial(compose_replay.fork_run, point, settings), settings, as_json=as_json)
 
 
 def _check_step(step: int, trajectory: Trajectory) -> None:
     if not 0 <= step <= len(trajectory.steps):
         raise InvalidRequest(f"no step {step}", hint=f"it has {len(trajectory.steps)}, counted from 0")
+
+
+def _gates(subject: ReplaySubject, asked: ReplayAsked) -> MakeGate:
+    """Behind a replay's way out is what the run fetched, unless it is to be let out."""
+    return playing(subject.fetched) if subject.fetched is not None and not asked.network else make_gate
 
 
 def _way(manager: Manager, subject: ReplaySubject, level: str) -> PlayIn:

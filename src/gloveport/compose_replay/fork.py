@@ -12,10 +12,13 @@ from gloveport.agents.model_tape import Tape, TapeWriter
 from gloveport.agents.service import AgentTools, ClaudeAgent, Playback, open_claude_agent
 from gloveport.agents.task_agents import upstream_of
 from gloveport.compose_replay.session import agent_spec
+from gloveport.egress import EgressTape
 from gloveport.errors import InvalidRequest
-from gloveport.jobs import Listener, make_run_directory, run_task
+from gloveport.jobs import Listener, make_run_directory, run_directory, run_task
 from gloveport.model import RunSummary, Source, Spec, Task, new_id
 from gloveport.sandbox import Held, Manager, Sandbox
+from gloveport.sandbox.egress import taping
+from gloveport.settings import Settings
 from gloveport.store import Trail
 from gloveport.tools.claude import open_claude_tools
 from gloveport.trajectory import Trajectory
@@ -55,18 +58,27 @@ class ForkPoint:
         return found[0] + 1
 
 
-async def fork_run(point: ForkPoint, manager: Manager, listener: Listener) -> RunSummary:
-    """Carry out a new run that is the recorded one up to the fork. Its model is that of the manager's settings.
+async def fork_run(point: ForkPoint, settings: Settings, listener: Listener) -> RunSummary:
+    """Carry out a new run that is the recorded one up to the fork. Its model is that of the settings.
 
     The recorded plan, prompt, test and bounds hold. Where a step of the first part comes out otherwise, the next
     question to the model is not the recorded one: the run fails there, and nobody else is asked. Raises as `run_task`,
     `fresh_plan` and `TapeWriter`; `Unauthenticated` without a key.
     """
+    upstream_of(settings)
+    run = new_id()
+    fetched = EgressTape(run_directory(settings.data, run).fetched)
+    async with Manager(settings, ask_seconds=0, make_gate=taping(fetched)) as manager:
+        return await _run(point, manager, run, listener)
+    raise KeyboardInterrupt
+
+
+async def _run(point: ForkPoint, manager: Manager, run: str, listener: Listener) -> RunSummary:
     upstream = upstream_of(manager.settings)
     count = point.exchanges
     plan, notes = await fresh_plan(point.base, manager, network=True, env={})
     manager.check(plan)
-    directory = make_run_directory(manager.settings.data, new_id())
+    directory = make_run_directory(manager.settings.data, run)
 
     @asynccontextmanager
     async def make_agent(_: Task, sandbox: Sandbox, trail: Trail) -> AsyncIterator[ClaudeAgent]:

@@ -12,6 +12,7 @@ import anyio
 from gloveport.agents.skillset import SKILLS_HOME, install_skills, shipped_skills
 from gloveport.client import connect
 from gloveport.client.backend import RunnerBackend
+from gloveport.egress import TapeOfEgress
 from gloveport.errors import InvalidRequest, NotFound
 from gloveport.jobs import RunDirectory
 from gloveport.model import Plan, Ref, RunSummary, Snapshot, Source, Spec, new_id
@@ -48,6 +49,8 @@ class ReplaySubject:
     run: RunDirectory | None = None
     summary: RunSummary | None = None
     base: RecordedBase | None = None
+    fetched: TapeOfEgress | None = None
+    """What the run's guest fetched, which is served again."""
 
 
 def snapshot_before(manager: Manager, trajectory: Trajectory, asked: ReplayAsked) -> Snapshot | None:
@@ -70,7 +73,9 @@ async def opener(
             raise InvalidRequest("a sandbox of the runner replays once", hint="leave out --times, or --on")
         return _on(manager, asked.on), ["the sandbox was taken as it was: it may not be in the recorded first state"]
     if subject.base is not None and asked.source is None:
-        plan, notes = await fresh_plan(subject.base, manager, network=asked.network, env=asked.env)
+        plan, notes = await fresh_plan(
+            subject.base, manager, network=asked.network or subject.fetched is not None, env=asked.env
+        )
         if snapshot is not None:
             plan, notes = stand_on(plan, snapshot, manager.snapshots), [f"it begins with snapshot {snapshot.id}"]
         skills = SKILLS_HOME in json.dumps([dict(step.params) for step in subject.trajectory.steps], default=str)

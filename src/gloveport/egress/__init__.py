@@ -8,6 +8,7 @@ from gloveport.egress.proxy import serve_egress
 from gloveport.egress.record import Answer, Budget, Destination, EgressRecord, Judge
 from gloveport.egress.resolve import Resolver
 from gloveport.egress.sigv4 import AwsKey, is_signing_installed, load_signing
+from gloveport.egress.tape import EgressPlayer, EgressTape, TapeOfEgress
 
 __all__ = [
     "Answer",
@@ -15,7 +16,9 @@ __all__ = [
     "BoundSecret",
     "Budget",
     "Destination",
+    "EgressPlayer",
     "EgressRecord",
+    "EgressTape",
     "Gate",
     "Injector",
     "Inspection",
@@ -23,6 +26,7 @@ __all__ = [
     "OddHost",
     "ParentProxy",
     "Resolver",
+    "TapeOfEgress",
     "Termination",
     "is_signing_installed",
     "load_signing",

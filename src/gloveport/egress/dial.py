@@ -14,7 +14,7 @@ from gloveport.egress.parent import ParentProxy
 from gloveport.egress.ready import Late
 from gloveport.egress.record import Address, Destination, EgressRecord, Judge, Resolve
 
-__all__ = ["Refused", "decide_again", "dial"]
+__all__ = ["Refused", "decide_again", "decide_name", "dial"]
 
 
 class Refused(Exception):
@@ -65,6 +65,16 @@ async def decide_again(destination: Destination, record: EgressRecord, *, judge:
     record.address, record.parent = way
     if answer.allowed and record.address:
         answer = judge.after(destination, [ipaddress.ip_address(record.address)])
+    record.allowed, record.rule, record.reason = answer.allowed, answer.rule, answer.reason
+    if not answer.allowed:
+        raise Refused
+
+
+async def decide_name(destination: Destination, record: EgressRecord, *, judge: Judge) -> None:
+    """Decide where nothing will be dialled. Raises `Refused`."""
+    _note(destination, record)
+    answer = await judge.before(destination)
+    record.grant = answer.grant
     record.allowed, record.rule, record.reason = answer.allowed, answer.rule, answer.reason
     if not answer.allowed:
         raise Refused

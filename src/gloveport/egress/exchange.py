@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -20,6 +21,7 @@ from gloveport.egress.ready import Late
 from gloveport.egress.record import Destination, EgressRecord
 from gloveport.egress.relay import Idle
 from gloveport.egress.sigv4 import Body
+from gloveport.egress.tape import EgressPlayer, TapedAnswer, TapedRequest
 from gloveport.egress.tasks import plain_group
 from gloveport.egress.tls import open_tls
 
@@ -62,6 +64,8 @@ async def exchange(client: Client, guest: GuestHttp, server: Server, asked: Aske
                 path=asked.path,
             )
             gate.screen(asked, destination, record)
+            if gate.player is not None:
+                return await _play(guest, destination, gate, gate.player, record)
             peer = await server.reach(destination, record)
         except (OddHost, Refused, Unreachable) as error:
             await say_why(guest, error, record)
@@ -77,8 +81,30 @@ async def exchange(client: Client, guest: GuestHttp, server: Server, asked: Aske
         if is_switched:
             await _carry_on(client, guest, peer, answer)
             return False
+        if gate.tape is not None:
+            gate.tape.add(TapedRequest.of(destination, answer.asked.hexdigest()), answer.kept)
         return peer.is_done
     return False
+
+
+async def _play(
+    guest: GuestHttp, destination: Destination, gate: Gate, player: EgressPlayer, record: EgressRecord
+) -> bool:
+    """Answer from the tape; whether another request may follow. Raises `Refused` or `Unreachable`."""
+    await gate.allow(destination, record)
+    asked = hashlib.sha256()
+    if not guest.ends():
+        while (piece := await guest.body()) is not None:
+            gate.count(record, sent=len(piece))
+            asked.update(piece)
+    answer = player.take(TapedRequest.of(destination, asked.hexdigest()))
+    if answer is None:
+        raise Unreachable("the recording has no answer to this request")
+    for event in answer.events():
+        guest.pass_on(event)
+    gate.count(record, received=len(answer.body))
+    await guest.flush()
+    return True
 
 
 async def say_why(guest: GuestHttp, error: Exception, record: EgressRecord) -> None:
@@ -144,6 +170,9 @@ class _Answer:
         self._record = record
         self._is_searched = False
         self._mask = Mask(())
+        self.asked = hashlib.sha256()
+        """Of the request's body."""
+        self.kept = TapedAnswer()
 
     def prepare(self, asked: Asked, destination: Destination, body: Body) -> Asked:
         """The request as the server gets it, with the secrets of this host; never where others could read it."""
@@ -164,14 +193,14 @@ class _Answer:
                 self._gate.count(self._record, received=await self._patient(self._peer.hear, self._give))
             elif isinstance(event, h11.Response | h11.InformationalResponse):
                 self._check(event)
-                self._guest.pass_on(self._masked(event))
+                self._pass(self._masked(event))
                 if event.status_code == _SWITCHING:
                     break
             elif isinstance(event, h11.Data):
                 await self._give(self._mask.feed(bytes(event.data)))
             elif isinstance(event, h11.EndOfMessage):
                 self._write(self._mask.end())
-                self._guest.pass_on(_END)
+                self._pass(_END)
                 break
         await self._guest.flush()
         return not isinstance(event, h11.EndOfMessage)
@@ -196,7 +225,12 @@ class _Answer:
 
     def _write(self, data: bytes) -> None:
         if data:
-            self._guest.pass_on(h11.Data(data=data))
+            self._pass(h11.Data(data=data))
+
+    def _pass(self, event: h11.Event) -> None:
+        self._guest.pass_on(event)
+        if self._gate.tape is not None:
+            self.kept.take(event)
 
     def _check(self, head: h11.Response | h11.InformationalResponse) -> None:
         """Raise `Unreachable` for an answer that hides what it says from the mask."""
@@ -237,14 +271,16 @@ async def _pass_both(guest: Body, peer: PeerHttp, answer: _Answer, gate: Gate, r
         await peer.send(_END)
         return await answer.pass_on()
     async with plain_group() as tasks:
-        tasks.start_soon(_send_body, guest, peer, gate, record)
+        tasks.start_soon(_send_body, guest, peer, answer, gate, record)
         is_switched = await answer.pass_on()
         tasks.cancel_scope.cancel()
     return is_switched
 
 
-async def _send_body(guest: Body, peer: PeerHttp, gate: Gate, record: EgressRecord) -> None:
+async def _send_body(guest: Body, peer: PeerHttp, answer: _Answer, gate: Gate, record: EgressRecord) -> None:
     while (piece := await guest.body()) is not None:
+        if gate.tape is not None:
+            answer.asked.update(piece)
         gate.count(record, sent=await peer.send(h11.Data(data=piece)))
     await peer.send(_END)
 

@@ -14,13 +14,14 @@ import h11
 
 from gloveport.egress.client import Client, ClientGone, send_all
 from gloveport.egress.connect import Unreachable
-from gloveport.egress.dial import Refused, decide_again, dial
+from gloveport.egress.dial import Refused, decide_again, decide_name, dial
 from gloveport.egress.http_parts import Asked
 from gloveport.egress.inspection import Inspection
 from gloveport.egress.parent import ParentProxy
 from gloveport.egress.ready import Late
 from gloveport.egress.record import Budget, Destination, EgressRecord, Judge, Resolve
 from gloveport.egress.relay import Idle, OverBudget, join
+from gloveport.egress.tape import EgressPlayer, EgressTape
 
 __all__ = ["Canonical", "Gate", "OddHost"]
 
@@ -48,6 +49,10 @@ class Gate:
     """What is looked into, and the secrets that are put in."""
     parent: ParentProxy | None = None
     """What everything but private destinations goes through; without one this host dials itself."""
+    tape: EgressTape | None = None
+    """Where answers are kept."""
+    player: EgressPlayer | None = None
+    """Answers in every server's place: nothing is dialled, and no name resolved."""
     spent: int = 0
     """Bytes, of all connections, both ways."""
     _open: dict[int, tuple[EgressRecord, anyio.CancelScope]] = field(default_factory=dict, init=False)
@@ -114,10 +119,17 @@ class Gate:
 
     async def connect(self, destination: Destination, record: EgressRecord) -> socket.socket:
         """Decide and dial. Raises `Refused` or `Unreachable`."""
+        if self.player is not None:
+            await self.allow(destination, record)
+            raise Unreachable("nothing is dialled in a replay, and what passes in a tunnel is on no tape")
         seconds = self.budget.dial_seconds
         return await dial(
             destination, record, judge=self.judge, resolve=self.resolve, seconds=seconds, parent=self.parent
         )
+
+    async def allow(self, destination: Destination, record: EgressRecord) -> None:
+        """Decide by the name alone, where nothing is dialled. Raises `Refused`."""
+        await decide_name(destination, record, judge=self.judge)
 
     async def confirm(self, destination: Destination, record: EgressRecord, way: tuple[str, str]) -> None:
         """Decide about one more request on a connection that is there, to the address and through the parent of `way`.

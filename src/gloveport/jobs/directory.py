@@ -18,6 +18,7 @@ __all__ = [
     "list_runs",
     "make_run_directory",
     "run_directories",
+    "run_directory",
     "summary_bytes",
 ]
 
@@ -65,6 +66,11 @@ class RunDirectory:
         """What passed between the agent and its model."""
         return self.path / "model.jsonl"
 
+    @property
+    def fetched(self) -> Path:
+        """What its guest asked for over HTTP, and was answered."""
+        return self.path / "egress.jsonl"
+
     def save(self, summary: RunSummary) -> None:
         """Write `run.json`, whole or not at all."""
         with whole_file(self.path / SUMMARY_NAME) as file:
@@ -98,15 +104,20 @@ def summary_bytes(summary: RunSummary) -> bytes:
     return json.dumps(asdict(summary), indent=2).encode() + b"\n"
 
 
+def run_directory(data: Path, run: str) -> RunDirectory:
+    """Where a run's directory is, or will be."""
+    return RunDirectory(data / "runs" / run)
+
+
 def make_run_directory(data: Path, run: str) -> RunDirectory:
     """Make the directory (0700) of a new run."""
-    root = make_private(data / "runs")
-    path = root / run
+    make_private(data / "runs")
+    directory = run_directory(data, run)
     try:
-        path.mkdir(mode=0o700)
+        directory.path.mkdir(mode=0o700)
     except OSError as error:
-        raise cannot_write(path, error) from error
-    return RunDirectory(path)
+        raise cannot_write(directory.path, error) from error
+    return directory
 
 
 def find_run(data: Path, prefix: str) -> RunDirectory:

@@ -6,7 +6,7 @@ import ipaddress
 import logging
 import socket
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields
 from functools import lru_cache
 
@@ -16,11 +16,13 @@ from gloveport.egress import (
     Answer,
     Destination,
     EgressRecord,
+    EgressTape,
     Gate,
     Inspection,
     Judge,
     OddHost,
     Resolver,
+    TapeOfEgress,
     serve_egress,
 )
 from gloveport.errors import GloveportError, InvalidRequest
@@ -31,7 +33,10 @@ from gloveport.policy.egress.rules import EgressRequest, decide_addresses, decid
 from gloveport.sandbox.approvals import Window
 from gloveport.store import Trail
 
-__all__ = ["make_gate", "serve_way_out"]
+__all__ = ["MakeGate", "make_gate", "playing", "serve_way_out", "taping"]
+
+MakeGate = Callable[[str, Policy, Trail, Window, Inspection], Gate]
+"""What decides about, and records, every connection of one sandbox."""
 
 OWN_SECONDS = 1.0
 """How old what is known of this host's own addresses may be."""
@@ -95,6 +100,28 @@ def make_gate(sandbox: str, policy: Policy, trail: Trail, window: Window, inspec
     )
     window.end_connections = gate.take_back
     return gate
+
+
+def taping(tape: EgressTape) -> MakeGate:
+    """Makes gates whose answers are kept."""
+
+    def make(sandbox: str, policy: Policy, trail: Trail, window: Window, inspection: Inspection) -> Gate:
+        gate = make_gate(sandbox, policy, trail, window, inspection)
+        gate.tape = tape
+        return gate
+
+    return make
+
+
+def playing(tape: TapeOfEgress) -> MakeGate:
+    """Makes gates behind which nothing is but a tape, each from its beginning."""
+
+    def make(sandbox: str, policy: Policy, trail: Trail, window: Window, inspection: Inspection) -> Gate:
+        gate = make_gate(sandbox, policy, trail, window, inspection)
+        gate.player = tape.player()
+        return gate
+
+    return make
 
 
 async def serve_way_out(listener: socket.socket, gate: Gate) -> None:

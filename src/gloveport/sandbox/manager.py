@@ -16,7 +16,7 @@ import anyio.to_thread
 
 from gloveport.backends import Backend, make_backend
 from gloveport.backends.bubblewrap.helpers import find_ripgrep
-from gloveport.egress import Gate, Inspection, ParentProxy
+from gloveport.egress import Inspection, ParentProxy
 from gloveport.errors import GloveportError, InvalidRequest, NotFound
 from gloveport.model import (
     EventKind,
@@ -34,7 +34,7 @@ from gloveport.model import (
 from gloveport.policy import HostView, PlanInputs, check_plan, check_shown, compile_plan, survey
 from gloveport.policy.compile import is_fetched, is_sealed
 from gloveport.sandbox.approvals import ASK_SECONDS, Desk, Window
-from gloveport.sandbox.egress import make_gate, serve_way_out
+from gloveport.sandbox.egress import MakeGate, make_gate, serve_way_out
 from gloveport.sandbox.grants import Clock, KeptGrants
 from gloveport.sandbox.inspection import Inspector
 from gloveport.sandbox.recorder import Recorder
@@ -48,8 +48,6 @@ __all__ = ["Held", "Manager"]
 
 OpenBackend = Callable[[str, Path], AbstractAsyncContextManager[Backend]]
 """A backend by its name and this installation's state directory, not yet entered."""
-MakeGate = Callable[[str, Policy, Trail, Window, Inspection], Gate]
-"""What decides about, and records, every connection of one sandbox."""
 MOST_FORKS = 1000
 """Of one call."""
 _SURVEY_SECONDS = 5.0
@@ -83,7 +81,8 @@ class Held:
 class Manager:
     """The owner of sandboxes in this process. They end when its scope does.
 
-    `open_backend` and `make_gate` are seams for the doctor, who takes one guard away and looks whether it is missed.
+    `open_backend` and `make_gate` are seams: for the doctor, who takes one guard away and looks whether it is missed,
+    and for tapes of what guests fetch.
     """
 
     def __init__(

@@ -1,0 +1,182 @@
+"""What a sandbox was answered over HTTP, kept so that it can be answered again where nothing is dialled.
+
+JSON Lines: the first names the format, each other is one request that was decided, with its whole answer. Answers
+are as the guest got them: without the secrets that went the other way. Tunnels that nobody looks into are not there.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import h11
+
+from gloveport.egress.record import Destination
+from gloveport.errors import InvalidRequest, NotFound
+
+__all__ = ["EgressPlayer", "EgressTape", "TapeOfEgress", "TapedAnswer", "TapedRequest"]
+
+_FORMAT = 1
+_MOST_ANSWER = 16 * 2**20
+_MOST_BYTES = 256 * 2**20
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TapedRequest:
+    """What was asked, as far as the answer depends on it."""
+
+    protocol: str
+    host: str
+    port: int
+    method: str
+    path: str
+    body: str
+    """SHA-256, in hexadecimal."""
+
+    @classmethod
+    def of(cls, destination: Destination, body: str) -> Self:
+        """The request for a destination, with the digest of its body."""
+        place = (destination.protocol, destination.host, destination.port)
+        return cls(*place, destination.method or "", destination.path or "", body)
+
+
+@dataclass(slots=True)
+class TapedAnswer:
+    """An answer, collected while it passes."""
+
+    status: int = 0
+    reason: bytes = b""
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    body: bytearray = field(default_factory=bytearray)
+    is_whole: bool = False
+
+    def take(self, event: h11.Event) -> None:
+        """One part of it, as the guest gets it."""
+        if isinstance(event, h11.Response):
+            self.status, self.reason, self.headers = event.status_code, bytes(event.reason), event.headers.raw_items()
+        elif isinstance(event, h11.Data) and len(self.body) <= _MOST_ANSWER:
+            self.body += event.data
+        elif isinstance(event, h11.EndOfMessage):
+            self.is_whole = len(self.body) <= _MOST_ANSWER
+
+    def events(self) -> Iterator[h11.Event]:
+        """The same again."""
+        yield h11.Response(status_code=self.status, headers=self.headers, reason=self.reason)
+        if self.body:
+            yield h11.Data(data=bytes(self.body))
+        yield h11.EndOfMessage()
+
+
+class EgressTape:
+    """Writes what one sandbox asks and is answered. The file is made with the first answer; 256 MiB is its end.
+
+    What cannot be written is left out, and logged: nobody's connection ends for it, and a replay says what is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._room = _MOST_BYTES
+        self._begun = False
+
+    def add(self, request: TapedRequest, answer: TapedAnswer) -> None:
+        """One request whose answer has passed. What broke off or is larger than 16 MiB is no answer to play."""
+        if not answer.is_whole or not answer.status:
+            return
+        said = {
+            "request": [request.protocol, request.host, request.port, request.method, request.path, request.body],
+            "status": answer.status,
+            "reason": answer.reason.decode("latin-1"),
+            "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in answer.headers],
+            "body": base64.b64encode(answer.body).decode("ascii"),
+        }
+        head = "" if self._begun else f"{json.dumps({'format': _FORMAT})}\n"
+        line = f"{head}{json.dumps(said, separators=(',', ':'))}\n".encode()
+        if len(line) > self._room:
+            return
+        try:
+            _append(self._path, line)
+        except OSError as error:
+            _log.warning("an answer is not kept: cannot write %s: %s", self._path, error)
+            self._room = 0
+            return
+        self._begun = True
+        self._room -= len(line)
+
+
+def _append(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        written = 0
+        while written < len(data):
+            written += os.write(descriptor, data[written:])
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class TapeOfEgress:
+    """A tape as it was read: every answer, in order."""
+
+    answers: Sequence[tuple[TapedRequest, TapedAnswer]]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The tape in a file. `NotFound` where there is none, `InvalidRequest` that names its first odd line."""
+        found = []
+        try:
+            with path.open("rb") as file:
+                for number, line in enumerate(file, 1):
+                    try:
+                        said = json.loads(line)
+                        if number > 1:
+                            found.append(_read(said))
+                        elif said["format"] != _FORMAT:
+                            raise InvalidRequest(
+                                f"{path} has format {said['format']!r}", hint=f"this version reads format {_FORMAT}"
+                            )
+                    except (ValueError, LookupError, TypeError, RecursionError) as error:
+                        raise InvalidRequest(
+                            f"line {number} of {path} is no answer on a tape",
+                            hint="it was cut off or altered: see gloveport verify",
+                        ) from error
+        except FileNotFoundError:
+            raise NotFound(f"there is no recording of what was fetched: {path}", hint="it fetched nothing") from None
+        return cls(found)
+
+    def player(self) -> EgressPlayer:
+        """Plays it from its beginning."""
+        return EgressPlayer(self.answers)
+
+
+class EgressPlayer:
+    """Answers from a tape, each once. Equal requests are answered in the recorded order."""
+
+    def __init__(self, answers: Sequence[tuple[TapedRequest, TapedAnswer]]) -> None:
+        self._left: dict[TapedRequest, list[TapedAnswer]] = {}
+        for request, answer in answers:
+            self._left.setdefault(request, []).append(answer)
+
+    def take(self, request: TapedRequest) -> TapedAnswer | None:
+        """The answer to it; `None` where the tape has none, or no more."""
+        left = self._left.get(request)
+        return left.pop(0) if left else None
+
+
+def _read(said: Mapping[str, Any]) -> tuple[TapedRequest, TapedAnswer]:
+    protocol, host, port, method, path, body = said["request"]
+    request = TapedRequest(str(protocol), str(host), int(port), str(method), str(path), str(body))
+    answer = TapedAnswer(
+        status=int(said["status"]),
+        reason=said["reason"].encode("latin-1"),
+        headers=[(name.encode("latin-1"), value.encode("latin-1")) for name, value in said["headers"]],
+        body=bytearray(base64.b64decode(said["body"], validate=True)),
+        is_whole=True,
+    )
+    return request, answer
