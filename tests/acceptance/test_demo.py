@@ -39,6 +39,7 @@ def test_the_demo_repairs_a_real_project_and_is_judged_by_its_next_release(place
     assert "51 passed" in said.split("==> ")[-1]
     (run,) = (place / "data" / "runs").iterdir()
     assert {path.name for path in run.iterdir()} >= {
-        "run.json", "patch.diff", "junit.xml", "test.log", "trajectory.jsonl", "audit.jsonl", "model.jsonl", "egress.jsonl",
+        "run.json", "patch.diff", "junit.xml", "test.log", "trajectory.jsonl", "audit.jsonl", "model.jsonl",
+        "egress.jsonl",
     }  # fmt: skip
     subprocess.run([Path(sys.executable).parent / "gloveport", "runner", "stop"], env=env, check=True)
