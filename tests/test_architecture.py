@@ -57,6 +57,7 @@ SIDEWAYS: dict[str, set[str]] = {
     "backends": {"guest", "store"},
     "client": {"guest", "backends", "store"},
     "tools": {"sandbox"},
+    "compose_evaluation": {"compose_replay"},
     "testing": {"agents"},
     "model": {"errors"},
     "settings": {"errors"},

@@ -260,6 +260,10 @@ async def test_recorded_attempts_are_replayed_without_a_model_and_what_diverges_
     assert (again.turns, again.cost, again.check_status) == (0, 0, 0)
     assert (diverged.cause, diverged.check_status) == (Cause.DIVERGED, None)
     assert diverged.message.startswith("step 0 (Bash) diverged: ")
+    results = await carry_on(open_book(place / "whole", replay_request(recorded, "R3")), settings)
+    again, diverged = results
+    assert (again.verdict, again.tool_calls, again.check_status) == (Verdict.SOLVED, 1, 0)
+    assert (diverged.cause, diverged.check_status) == (Cause.DIVERGED, None)
 
 
 async def test_an_evaluation_that_is_killed_goes_on_to_the_same_table(

@@ -28,6 +28,7 @@ from gloveport.settings import Settings
 __all__ = ["command"]
 
 _INCOMPLETE = STATUSES["backend_unavailable"].exit
+_LEVELS = ("R2", "R3")
 _USAGE = "one of: eval SUITE, eval resume E, eval replay E, eval show E, eval diff A B"
 
 
@@ -51,6 +52,9 @@ def command(
     again: Annotated[
         bool, typer.Option("--again", help="With resume: make attempts anew whose infrastructure failed.")
     ] = False,
+    level: Annotated[
+        str, typer.Option(metavar="LEVEL", help="With replay: R2, the tool calls again; R3, the agent itself.")
+    ] = "R2",
     significant: Annotated[
         float | None, typer.Option(metavar="P", help="With diff: only what the sign test says is worse, at this level.")
     ] = None,
@@ -85,7 +89,9 @@ def command(
         case ["resume", name]:
             book = find_book(settings.data, name)
         case ["replay", name]:
-            book = open_book(place, replay_request(find_book(settings.data, name)))
+            if level.upper() not in _LEVELS:
+                raise InvalidRequest(f"no level {level!r}", hint=f"one of: {', '.join(_LEVELS)}")
+            book = open_book(place, replay_request(find_book(settings.data, name), level.upper()))
         case [suite]:
             asked = request_for(
                 load_suite(Path(suite), tuple(task or ())),

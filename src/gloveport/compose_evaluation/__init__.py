@@ -53,9 +53,9 @@ def request_for(
     )
 
 
-def replay_request(recorded: Book) -> Request:
+def replay_request(recorded: Book, level: str = "R2") -> Request:
     """What replaying an evaluation is to find out: whether its attempts still come out as they did."""
-    return replace(recorded.request(), replay=str(recorded.path), version=version("gloveport"))
+    return replace(recorded.request(), replay=str(recorded.path), level=level, version=version("gloveport"))
 
 
 async def carry_on(
@@ -110,4 +110,4 @@ async def _carry_out(manager: Manager, request: Request, watch: Watch) -> CarryO
     if request.replay is None:
         return attempts.carry_out
     results = await anyio.to_thread.run_sync(Book(Path(request.replay)).results)
-    return Replays(attempts, {(result.case, result.number): result for result in results}).carry_out
+    return Replays(attempts, {(result.case, result.number): result for result in results}, request.level).carry_out

@@ -122,13 +122,13 @@ class Attempts:
         """Who works on it: Claude with the model of the settings, or with one that says what a script says."""
         sessions = directory.path / "session"
         if not attempt.script:
-            yield ClaudeAgents(self.manager, sessions)
+            yield ClaudeAgents(self.manager, sessions, tape=directory.tape)
             return
         script = attempt.task.document.scripts[attempt.script]
         turns = [said for turn in script.turns for said in [_turn(turn)] * turn.times]
         async with serve(ScriptedModel.of(*turns)) as endpoint:
             upstream = ModelProxySpec(upstream=endpoint.url, credential=Credential.api_key(_NO_KEY))
-            yield ClaudeAgents(self.manager, sessions, upstream)
+            yield ClaudeAgents(self.manager, sessions, upstream, tape=directory.tape)
 
     async def judge(self, task: SuiteTask, spec: Spec, prepared: Prepared, patch: bytes) -> Judgement:
         """What the task's check says of a patch. Raises what `judge` raises."""

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 import anyio
 import anyio.to_thread
 
+from gloveport import compose_replay
+from gloveport.agents.model_tape import Tape
 from gloveport.agents.skillset import install_skills, shipped_skills
 from gloveport.compose_evaluation.attempts import Attempts
 from gloveport.errors import GloveportError
@@ -24,13 +26,14 @@ from gloveport.sandbox import Sandbox
 from gloveport.store import read_trail
 from gloveport.trajectory import Trajectory, from_events
 from gloveport.trajectory.replay import ReplayRequest, ReplayResult, replay
+from gloveport.trajectory.replay.engine import PlayIn
 
 __all__ = ["Replays"]
 
 
 @dataclass(frozen=True, slots=True)
 class Replays:
-    """Makes attempts of the recorded ones (level R2), which it knows by case and number.
+    """Makes attempts of the recorded ones (level R2 or R3), which it knows by case and number.
 
     What the agent did is done again and held against the record. Where nothing diverges, what came of it is judged
     anew; an end that was the model's own (its turns, its budget) is taken from the record, for there is no model.
@@ -38,6 +41,7 @@ class Replays:
 
     attempts: Attempts
     recorded: Mapping[tuple[str, int], Result]
+    level: str = "R2"
 
     async def carry_out(self, attempt: Attempt, prepared: Prepared) -> Finished:
         """One attempt. Nothing is replayed of one whose infrastructure failed."""
@@ -54,7 +58,7 @@ class Replays:
         check_hidden(plan, prepared.hidden)
         async with self._open(spec) as sandbox:
             asked = ReplayRequest(trajectory=trajectory, again=lambda: self._open(spec), redactor=manager.redactor)
-            replayed = await replay(asked, sandbox)
+            replayed = await self._way(directory)(asked, sandbox)
             patch = (await sandbox.diff()).data
         ending, judged = _as_recorded(recorded, replayed), None
         if ending is None:
@@ -65,6 +69,11 @@ class Replays:
                 ending = Ending(Cause.JUDGE, error.message)
         result = _result(attempt, recorded, replayed, ending, judged)
         return Finished(result=replace(result, limits=asdict(plan.limits)), output=self.attempts.printed(judged))
+
+    def _way(self, directory: RunDirectory) -> PlayIn:
+        if self.level == "R2":
+            return replay
+        return compose_replay.session_replay(Tape.read(directory.tape), self.attempts.manager)
 
     @asynccontextmanager
     async def _open(self, spec: Spec) -> AsyncIterator[Sandbox]:

@@ -35,6 +35,8 @@ class Request:
     model: str | None = None
     replay: str | None = None
     """The directory of an evaluation whose attempts are replayed, in place of new ones."""
+    level: str = "R2"
+    """What is replayed: tool calls (R2), or the agent itself, its model played from a tape (R3)."""
     version: str = ""
     """Of Gloveport."""
     read_only: tuple[str, ...] = ()
