@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import anyio
 import anyio.to_thread
 
-from gloveport import compose_replay
+import gloveport.compose_replay
 from gloveport.agents.model_tape import Tape
 from gloveport.agents.skillset import install_skills, shipped_skills
 from gloveport.compose_evaluation.attempts import Attempts
@@ -73,7 +73,7 @@ class Replays:
     def _way(self, directory: RunDirectory) -> PlayIn:
         if self.level == "R2":
             return replay
-        return compose_replay.session_replay(Tape.read(directory.tape), self.attempts.manager)
+        return gloveport.compose_replay.session_replay(Tape.read(directory.tape), self.attempts.manager)
 
     @asynccontextmanager
     async def _open(self, spec: Spec) -> AsyncIterator[Sandbox]:
