@@ -212,6 +212,9 @@ async def test_the_normalisers_are_listed_and_can_be_left_out(cli, place: Path) 
         (["replay", "{place}/t.json", "--level", "R3"], 2, "a file replays at --level R2"),
         (["replay", "{place}/t.json", "--level", "R9"], 2, "one of: R1, R2, R3"),
         (["replay", "last", "--level", "r3", "--from", "1"], 2, "begins at its beginning"),
+        (["replay", "{place}/t.json", "--commit", "HEAD"], 2, "--repo"),
+        (["replay", "{place}/t.json", "--model", "m"], 2, "--fork"),
+        (["replay", "last", "--fork", "1", "--network"], 2, "leave out the other options"),
         (["replay", "{place}/t.json", "--on", "nobody"], 4, "nobody"),
     ],
 )

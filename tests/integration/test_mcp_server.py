@@ -220,6 +220,8 @@ async def test_what_cannot_be_done_is_an_error_with_code_message_and_hint(only_c
         ("create_sandbox", {"repo_url": ""}, "invalid_request"),
         ("create_sandbox", {"repo_url": "nowhere"}, "not_found"),
         ("create_sandbox", {"snapshot": "sha256:" + "0" * 64}, "not_found"),
+        ("create_sandbox", {"snapshot": "good"}, "invalid_request"),
+        ("create_sandbox", {"snapshot": "0000"}, "invalid_request"),
         ("execute_tool", {}, "invalid_request"),
         ("execute_tool", {"sandbox_id": "nobody", "tool_name": "shell"}, "not_found"),
         ("execute_tool", {"sandbox_id": "nobody", "tool_name": "rm"}, "invalid_request"),

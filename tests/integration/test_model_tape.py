@@ -136,8 +136,8 @@ async def test_each_exchange_is_served_once(place: Path, recorded: tuple[Path, l
 async def test_after_the_part_that_is_played_the_real_model_is_asked_by_the_name_it_is_given(
     place: Path, recorded: tuple[Path, list[bytes]]
 ) -> None:
-    async with serve(ScriptedModel.of((Text("one"),), (Text("two"),))) as endpoint:
-        live = httpx2.AsyncClient()
+    model = ScriptedModel.of((Text("one"),), (Text("two"),))
+    async with serve(model) as endpoint, httpx2.AsyncClient() as live:
         transport = TapeTransport(Tape.read(recorded[0]), count=1, live=live, live_model="another")
         async with session(place, endpoint.url, transport=transport) as forked:
             await forked.post(asked("Repair it."))
@@ -151,8 +151,8 @@ async def test_after_the_part_that_is_played_the_real_model_is_asked_by_the_name
 
 
 async def test_a_miss_before_the_fork_asks_no_real_model(place: Path, recorded: tuple[Path, list[bytes]]) -> None:
-    async with serve(ScriptedModel.of((Text("one"),))) as endpoint:
-        transport = TapeTransport(Tape.read(recorded[0]), count=1, live=httpx2.AsyncClient())
+    async with serve(ScriptedModel.of((Text("one"),))) as endpoint, httpx2.AsyncClient() as live:
+        transport = TapeTransport(Tape.read(recorded[0]), count=1, live=live)
         async with session(place, endpoint.url, transport=transport) as forked:
             assert (await forked.post(asked("Break it."))).status_code == 400
             assert (await forked.post(asked("Repair it."))).status_code == 200

@@ -403,6 +403,101 @@ async def test_a_damaged_snapshot_starts_nothing(manager: Manager, on_repository
     await fork.delete()
 
 
+async def test_what_is_damaged_is_healed_by_the_same_snapshot_and_can_be_pruned(
+    manager: Manager, on_repository: Sandbox
+) -> None:
+    await on_repository.exec(["sh", "-c", "echo kept > kept"])
+    snapshot = await on_repository.snapshot()
+    (manager.snapshots.layer(snapshot, "workspace") / "kept").write_text("altered")
+    assert (await on_repository.snapshot()).id == snapshot.id
+    again = Sandbox(await manager.create(Spec(snapshot=snapshot.id)))
+    assert (await again.exec(["cat", "kept"])).stdout == b"kept\n"
+    await again.delete()
+    (manager.snapshots.root / snapshot.id.removeprefix("sha256:") / "snapshot.json").write_text("{")
+    await manager.prune()
+    assert len(manager.snapshots._paths()) == 1
+    await manager.prune(labelled=True)
+    assert manager.snapshots._paths() == []
+
+
+@pytest.mark.parametrize("label", ["base", "3fa9c1", "", "a/b", "x" * 65, "\x1b[31m"])
+async def test_a_label_is_no_id_and_no_terminal_code(on_repository: Sandbox, label: str) -> None:
+    if label:
+        with pytest.raises(InvalidRequest, match="not a label"):
+            await on_repository.snapshot(label)
+    assert (await on_repository.snapshot("before the fix")).label == "before the fix"
+
+
+async def test_nothing_is_pruned_under_forks_that_are_being_made(manager: Manager, on_repository: Sandbox) -> None:
+    await on_repository.exec(["sh", "-c", "echo kept > kept"])
+    forks: list[Sandbox] = []
+
+    async def fork() -> None:
+        forks.extend(await on_repository.fork(3))
+
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(4):
+                tasks.start_soon(fork)
+                tasks.start_soon(manager.prune)
+    for each in forks:
+        assert (await each.exec(["cat", "kept"])).stdout == b"kept\n"
+        await each.reset()
+        assert (await each.exec(["cat", "kept"])).stdout == b"kept\n"
+
+
+async def test_resets_and_deletes_at_once_take_turns_and_lose_nothing(manager: Manager, on_repository: Sandbox) -> None:
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(4):
+                tasks.start_soon(on_repository.reset)
+        assert (await on_repository.exec(["true"])).ok
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(on_repository.reset)
+            tasks.start_soon(on_repository.delete)
+    assert on_repository.id not in {status.ref.id for status in await manager.statuses()}
+    await on_repository.delete()
+
+
+async def test_the_beginning_of_a_fork_is_kept_while_it_stands_on_the_source(
+    manager: Manager, on_repository: Sandbox
+) -> None:
+    await on_repository.exec(["sh", "-c", "echo kept > kept"])
+    (fork,) = await on_repository.fork()
+    await fork.reset("base")
+    await manager.prune()
+    await fork.reset()
+    assert (await fork.exec(["cat", "kept"])).stdout == b"kept\n"
+
+
+THREADS = """
+import threading
+def write(name):
+    with open(name, "ab", 0) as file:
+        while True:
+            file.write(b"x")
+for name in "wxyz":
+    threading.Thread(target=write, args=(name,)).start()
+"""
+
+
+async def test_every_thread_stands_still_while_a_sandbox_is_paused(
+    manager: Manager, on_repository: Sandbox, settings: Settings
+) -> None:
+    held = on_repository._held
+    process = await on_repository.start(["python3", "-c", THREADS])
+    while not (await on_repository.exec(["sh", "-c", "for name in w x y z; do test -s $name || exit 1; done"])).ok:
+        pass
+    upper = settings.state / "sandboxes" / on_repository.id / "guest" / "upper"
+    for _ in range(10):
+        await held.backend.pause(held.ref)
+        seen = {tuple((upper / name).stat().st_size for name in "wxyz") for _ in range(200)}
+        assert len(seen) == 1
+        await held.backend.resume(held.ref)
+    await process.signal(signal.SIGKILL)
+    await process.wait()
+
+
 async def test_a_layer_that_was_only_touched_is_read_and_found_whole(manager: Manager, on_repository: Sandbox) -> None:
     await on_repository.exec(["sh", "-c", "echo precious > a"])
     snapshot = await on_repository.snapshot()

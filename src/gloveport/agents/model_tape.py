@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from gloveport.errors import GloveportError, InvalidRequest, NotFound
 from gloveport.model import MIB
+from gloveport.store import MASK
 from gloveport.store.files import cannot_write
 
 __all__ = [
@@ -150,7 +151,8 @@ class TapeWriter:
 
     def open(self, opening: Opening) -> None:
         """The first line."""
-        self._write({"format": TAPE_FORMAT, **asdict(opening)})
+        prompt = opening.prompt.replace(self._secret, MASK) if self._secret else opening.prompt
+        self._write({"format": TAPE_FORMAT, **asdict(opening), "prompt": prompt})
 
     def add(self, path: str, query: str, document: Mapping[str, Any], answer: TapedAnswer) -> None:
         """One exchange that is over. What cannot be written is told by `close`."""
@@ -181,7 +183,7 @@ class TapeWriter:
     def _masked(self, part: Part) -> Part:
         if not self._secret or self._secret not in part.text:
             return part
-        return Part.of(part.place, json.loads(part.text.replace(self._secret, "[redacted]")))
+        return Part.of(part.place, json.loads(part.text.replace(self._secret, MASK)))
 
     def _write(self, record: Mapping[str, Any]) -> None:
         if self._room <= 0 or self._file.closed or self._failure is not None:

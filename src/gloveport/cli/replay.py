@@ -109,8 +109,17 @@ def command(
         raise InvalidRequest("nothing to replay", hint="name a run, or a trajectory file: gloveport replay last")
     if not 1 <= times <= _MOST_TIMES:
         raise InvalidRequest(f"--times {times}", hint=f"1 to {_MOST_TIMES}")
+    if commit is not None and repo is None:
+        raise InvalidRequest("a commit of nothing", hint="name its repository with --repo")
+    if model is not None and fork is None:
+        raise InvalidRequest("a replay asks no model", hint="leave out --model, or name a step with --fork")
     settings = Settings.load()
     if fork is not None:
+        others = (start, on, repo, update, without, times != 1, network, fixed, level != "R2")
+        if any(others):
+            raise InvalidRequest(
+                "a fork is a run of its own: it takes --model and --json", hint="leave out the other options"
+            )
         return _fork(settings, _subject(settings, what), fork, model, as_json=as_json)
     level = level.upper()
     _check_level(level, start=start, on=on, update=update)
@@ -142,8 +151,8 @@ def _check_level(level: str, *, start: int, on: str | None, update: Path | None)
         raise InvalidRequest(f"no level {level!r}", hint=f"one of: {', '.join(_LEVELS)}")
     if update is not None and level != "R2":
         raise InvalidRequest(f"nothing is accepted at {level}", hint="leave out --update, or --level")
-    if level == "R3" and (start or on is not None):
-        raise InvalidRequest("at R3 the agent begins at its beginning", hint="leave out --from and --on, or --level")
+    if level != "R2" and (start or on is not None):
+        raise InvalidRequest(f"at {level} it begins at its beginning", hint="leave out --from and --on, or --level")
 
 
 def _subject(settings: Settings, name: str) -> ReplaySubject:

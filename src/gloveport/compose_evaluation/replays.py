@@ -20,7 +20,7 @@ from gloveport.evaluate.judge import Judgement, check_hidden
 from gloveport.evaluate.observation import Ending, failure_of
 from gloveport.evaluate.prepare import Prepared
 from gloveport.evaluate.result import Cause, Result, Verdict
-from gloveport.jobs import RunDirectory, find_run
+from gloveport.jobs import RunDirectory, find_run, verify_run
 from gloveport.model import Spec
 from gloveport.sandbox import Sandbox
 from gloveport.store import read_trail
@@ -89,7 +89,8 @@ class Replays:
 
 
 def _trajectory(directory: RunDirectory) -> Trajectory:
-    """What the run did. Raises `NotFound` and `InvalidRequest` for a run that is not there or not whole."""
+    """What the run did. Raises `NotFound` and `InvalidRequest` for a run that is not there, not whole, or altered."""
+    verify_run(directory)
     summary = directory.summary()
     found = from_events(read_trail(directory.trajectory))
     began = datetime.fromtimestamp(summary.started_at, UTC).isoformat()

@@ -133,6 +133,8 @@ class TapeOfEgress:
         try:
             with path.open("rb") as file:
                 for number, line in enumerate(file, 1):
+                    if not line.endswith(b"\n"):
+                        break  # the disk was full in the middle of it
                     try:
                         said = json.loads(line)
                         if number > 1:

@@ -12,15 +12,17 @@ from urllib.parse import unquote
 
 from gloveport.errors import InvalidRequest, PolicyDenied
 from gloveport.mcp.shapes import CreateSandbox
-from gloveport.model import Origin, Policy, PolicyLayer, Source, Spec, parse_size
+from gloveport.model import Origin, Policy, PolicyLayer, Snapshot, Source, Spec, parse_size
+from gloveport.policy.compile import is_fetched, is_sealed
 from gloveport.policy.reading.load import load_policy
 
-__all__ = ["MOST_SANDBOXES", "Bounds", "default_roots", "make_spec"]
+__all__ = ["MOST_SANDBOXES", "Bounds", "check_snapshot_id", "check_source", "default_roots", "make_spec"]
 
 MOST_SANDBOXES = 32
 _SHOWN = 100
 _URL = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _FILE_URL = re.compile(r"file:(?://[^/]*)?(.*)", re.IGNORECASE | re.DOTALL)
+_SNAPSHOT = re.compile(r"sha256:[0-9a-f]{64}")
 _SCP_LIKE = re.compile(r"[^/:]+:")
 
 
@@ -52,6 +54,7 @@ def make_spec(asked: CreateSandbox, bounds: Bounds) -> Spec:
         raise InvalidRequest("a commit of nothing", hint="name its repository as repo_url")
     if asked.snapshot is not None and asked.repo_url is not None:
         raise InvalidRequest("a snapshot has a source of its own", hint="leave repo_url or snapshot out")
+    check_snapshot_id(asked.snapshot)
     policy = _policy(asked, bounds)
     source = None if asked.repo_url is None else Source(repo=_located(asked.repo_url, bounds), commit=asked.base_commit)
     return Spec(
@@ -62,6 +65,19 @@ def make_spec(asked: CreateSandbox, bounds: Bounds) -> Spec:
         policy=policy,
         limits=policy.limits,
     )
+
+
+def check_snapshot_id(name: str | None) -> None:
+    """Raise `InvalidRequest` for anything but a whole id: nobody guesses one, so whoever has it was given it."""
+    if name is not None and not _SNAPSHOT.fullmatch(name):
+        raise InvalidRequest("not the id of a snapshot", hint="give the whole one, as snapshot_sandbox said it")
+
+
+def check_source(snapshot: Snapshot, bounds: Bounds, data: Path) -> None:
+    """Raise `PolicyDenied` for a snapshot of a directory outside the roots, unless that is the platform's own."""
+    base = snapshot.base.path
+    if base and not is_fetched(base, data / "repositories") and not is_sealed(base, data / "snapshots"):
+        _inside(base, bounds)
 
 
 def _policy(asked: CreateSandbox, bounds: Bounds) -> Policy:

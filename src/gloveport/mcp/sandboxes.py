@@ -15,7 +15,7 @@ import anyio.to_thread
 from anyio.abc import TaskStatus
 
 from gloveport.errors import GloveportError, LimitExceeded, NotFound
-from gloveport.mcp.bounds import Bounds, make_spec
+from gloveport.mcp.bounds import Bounds, check_source, make_spec
 from gloveport.mcp.shapes import CreateSandbox, SandboxFacts
 from gloveport.model import Policy, SandboxState, Verdict
 from gloveport.sandbox import Held, Manager, Sandbox
@@ -127,6 +127,8 @@ class Sandboxes:
         """Make one. Raises what `make_spec` and `Manager.create` raise, and `LimitExceeded` beyond the bound."""
         with self.room(1):
             spec = await anyio.to_thread.run_sync(partial(make_spec, asked, self._bounds), abandon_on_cancel=True)
+            if spec.snapshot is not None:
+                check_source(self.manager.snapshots.get(spec.snapshot), self._bounds, self.manager.settings.data)
             return self.adopt(await self.manager.create(spec))
 
     @contextmanager

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from gloveport.mcp.bounds import check_snapshot_id
 from gloveport.mcp.progress import Progress
 from gloveport.mcp.sandboxes import Entry, Sandboxes
 from gloveport.mcp.shapes import (
@@ -40,6 +41,7 @@ async def snapshot_sandbox(sandboxes: Sandboxes, asked: SnapshotSandbox, progres
 
 async def reset_sandbox(sandboxes: Sandboxes, asked: ResetSandbox, progress: Progress) -> Reset:
     """Put a sandbox back to a snapshot, or to its first state."""
+    check_snapshot_id(asked.snapshot)
     entry = sandboxes.get(asked.sandbox_id)
     with entry.in_use():
         await progress.say("resetting")

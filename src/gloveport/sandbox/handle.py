@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from types import MappingProxyType
 from typing import BinaryIO, Self
@@ -212,4 +212,5 @@ class Sandbox:
 
     async def delete(self) -> None:
         """Kill everything and free everything. Idempotent."""
-        await self._backend.delete(self.ref)
+        with suppress(NotFound):
+            await self._held.manager.delete(self.id)

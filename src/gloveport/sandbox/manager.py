@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 
 from gloveport.backends import Backend, make_backend
@@ -39,7 +40,7 @@ from gloveport.sandbox.grants import Clock, KeptGrants
 from gloveport.sandbox.inspection import Inspector
 from gloveport.sandbox.recorder import Recorder
 from gloveport.sandbox.snapshot_files import load_snapshot, save_snapshot
-from gloveport.sandbox.snapshots import as_first, beneath, check_layers, move_to, stand_on, take
+from gloveport.sandbox.snapshots import as_first, beneath, check_layers, layers_of, move_to, stand_on, take, while_made
 from gloveport.sandbox.source import prepare_source
 from gloveport.settings import Settings
 from gloveport.store import Redactor, Snapshots, Trail, make_private
@@ -66,6 +67,8 @@ class Held:
     """What it was made by."""
     manager: Manager
     trail: Trail | None = None
+    turn: anyio.Lock = field(default_factory=anyio.Lock, compare=False)
+    """A reset and a delete take turns."""
 
     @property
     def limits(self) -> Limits:
@@ -208,12 +211,11 @@ class Manager:
 
     async def forget(self, name: str) -> Snapshot:
         """Remove a snapshot. Raises `Conflict` while a sandbox of any process stands on it."""
-        return await anyio.to_thread.run_sync(partial(self.snapshots.remove, name, used=await self._used()))
+        return await anyio.to_thread.run_sync(partial(self.snapshots.remove, name, used=self._used))
 
     async def prune(self, *, labelled: bool = False) -> list[Snapshot]:
         """Remove the snapshots that no sandbox stands on; those with a label only with `labelled`."""
-        used = await self._used()
-        return await anyio.to_thread.run_sync(partial(self.snapshots.prune, used=used, labelled=labelled))
+        return await anyio.to_thread.run_sync(partial(self.snapshots.prune, used=self._used, labelled=labelled))
 
     async def save(self, name: str, path: Path) -> Snapshot:
         """Write a snapshot as one file; what it is once it is loaded. Raises as `write_snapshot`."""
@@ -223,15 +225,18 @@ class Manager:
         """Take in a snapshot from a file that `save` wrote, here or elsewhere. Raises as `read_snapshot`."""
         return await anyio.to_thread.run_sync(load_snapshot, self.snapshots, path)
 
-    async def _used(self) -> list[str]:
-        return [path for status in await self.statuses() for path in (status.layer, status.source) if path]
+    def _used(self) -> list[str]:
+        """What sandboxes stand on, and what their plain reset would stand on again. Called in a thread."""
+        statuses = anyio.from_thread.run(self.statuses)
+        begun = [path for held in list(self._held.values()) for path in layers_of(held.plan)]
+        return [*begun, *(path for status in statuses for path in (status.layer, status.source) if path)]
 
     async def fork(self, prefix: str, count: int = 1) -> list[Held]:
         """So many new sandboxes that begin where this one is: all or none. Raises as `snapshot` and `create`."""
         if not 1 <= count <= MOST_FORKS:
             raise InvalidRequest(f"{count} forks", hint=f"1 to {MOST_FORKS} at once")
         held = self.get(prefix)
-        with self.snapshots.in_use():
+        async with while_made(self.snapshots):
             plan = stand_on(held.plan, await self.snapshot(prefix), self.snapshots, beside=held.ref.id)
             plans = [replace(plan, sandbox=new_id()) for _ in range(count)]
             made: list[Held] = []
@@ -253,31 +258,36 @@ class Manager:
         before anything is ended.
         """
         held = self.get(prefix)
-        plan = held.plan
-        with self.snapshots.in_use():
-            if to is not None and to != "base":
-                plan = move_to(plan, self.snapshots.get(to), self.snapshots)
-                await check_layers(plan, self.snapshots)
-            elif to == "base":
-                plan = as_first(plan)
-            inspection = await self._inspector.open(plan)
-            if (way_out := self._ways_out.pop(held.ref.id, None)) is not None:
-                way_out.cancel()
-            self.approvals.close(held.ref.id)
-            try:
-                await held.backend.reset(held.ref, plan)
-                window = self.approvals.open(held.ref.id, held.backend.trail)
-                held.backend.ask_at(window)
-                if plan.network == "proxy":
-                    await self._open_way_out(held, plan, held.backend.trail, window, inspection)
-            except BaseException:
-                with anyio.CancelScope(shield=True), suppress(GloveportError):
-                    await self.delete(held.ref.id)
-                raise
+        async with held.turn:
+            self.get(held.ref.id)
+            async with while_made(self.snapshots):
+                await self._reset(held, to)
         return held
 
+    async def _reset(self, held: Held, to: str | None) -> None:
+        plan = held.plan
+        if to is not None and to != "base":
+            plan = move_to(plan, self.snapshots.get(to), self.snapshots)
+        elif to == "base":
+            plan = as_first(plan)
+        await check_layers(plan, self.snapshots)
+        inspection = await self._inspector.open(plan)
+        if (way_out := self._ways_out.pop(held.ref.id, None)) is not None:
+            way_out.cancel()
+        self.approvals.close(held.ref.id)
+        try:
+            await held.backend.reset(held.ref, plan)
+            window = self.approvals.open(held.ref.id, held.backend.trail)
+            held.backend.ask_at(window)
+            if plan.network == "proxy":
+                await self._open_way_out(held, plan, held.backend.trail, window, inspection)
+        except BaseException:
+            with anyio.CancelScope(shield=True), suppress(GloveportError):
+                await self._delete(held)
+            raise
+
     async def _make(self, plan: Plan, backend: str, trail: Trail | None) -> Held:
-        with self.snapshots.in_use():
+        async with while_made(self.snapshots):
             await check_layers(plan, self.snapshots)
             return await self._make_whole(plan, backend, trail)
 
@@ -334,8 +344,13 @@ class Manager:
         return sorted(found, key=lambda status: status.created_at)
 
     async def delete(self, prefix: str) -> str:
-        """Delete by id or prefix; the id."""
+        """Delete by id or prefix; the id. Waits for a reset that has begun."""
         held = self.get(prefix)
+        async with held.turn:
+            await self._delete(held)
+        return held.ref.id
+
+    async def _delete(self, held: Held) -> None:
         self.approvals.close(held.ref.id)
         if (way_out := self._ways_out.pop(held.ref.id, None)) is not None:
             way_out.cancel()
@@ -343,7 +358,6 @@ class Manager:
         self._held.pop(held.ref.id, None)
         if held.trail is not None:
             held.trail.close()
-        return held.ref.id
 
     async def sweep(self) -> None:
         """Remove what other processes of this installation that died left behind."""

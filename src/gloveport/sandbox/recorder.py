@@ -205,6 +205,7 @@ class Recorder:
     async def reset(self, ref: Ref, plan: Plan) -> None:
         """Reset, with what the sandbox stands on from here on in the trail."""
         facts = {"sandbox": ref.id, "plan": plan.to_json(), "digest": plan.digest()}
+        self._workspace = WorkspaceDigest()
         try:
             await self._backend.reset(ref, plan)
         except BaseException as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import stat
 import tarfile
 import tempfile
@@ -15,14 +14,25 @@ from typing import BinaryIO
 
 from gloveport.backends.bubblewrap.lower import copy_tree, inspect_lower
 from gloveport.backends.bubblewrap.place import LAYER_OWNER
-from gloveport.errors import BackendUnavailable, Conflict, GloveportError, InvalidRequest, NotFound, PermissionDenied
+from gloveport.errors import (
+    BackendUnavailable,
+    Conflict,
+    GloveportError,
+    InvalidRequest,
+    LimitExceeded,
+    NotFound,
+    PermissionDenied,
+)
 from gloveport.model import BASE_LAYER, Base, Snapshot
 from gloveport.store import Draft, Part, Snapshots, cannot_write, read_file, read_layer, whole_file, write_file
+from gloveport.store.tree import MOST_BYTES
 
 __all__ = ["load_snapshot", "read_snapshot", "save_snapshot", "write_snapshot"]
 
 _PIECE = 2**20
 _PRIVATE = 0o600
+_MOST_PIPED = 2 * MOST_BYTES
+"""What all layers may have, and as much again for their heads."""
 _HINT = "name a file of: gloveport save SNAPSHOT FILE"
 
 
@@ -133,11 +143,20 @@ def _seekable(file: BinaryIO, draft: Draft) -> Iterator[BinaryIO]:
             if not _begins_a_tar(first):
                 raise InvalidRequest("this is no saved snapshot", hint=_HINT)
             copied.write(first)
-            shutil.copyfileobj(file, copied, _PIECE)
+            _copy(file, copied)
             copied.seek(0, io.SEEK_SET)
         except OSError as error:
             raise cannot_write(draft.path, error) from error
         yield copied
+
+
+def _copy(file: BinaryIO, copied: BinaryIO) -> None:
+    room = _MOST_PIPED
+    while piece := file.read(_PIECE):
+        room -= len(piece)
+        if room < 0:
+            raise LimitExceeded("it is larger than any snapshot", hint="name a file", limit="snapshot")
+        copied.write(piece)
 
 
 def _begins_a_tar(first: bytes) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +17,7 @@ from gloveport.model import MountOperation, Overlay, Plan, Ref, Snapshot, Source
 from gloveport.policy.compile import is_fetched, is_sealed
 from gloveport.store import Snapshots
 
-__all__ = ["as_first", "beneath", "check_layers", "move_to", "stand_on", "take"]
+__all__ = ["as_first", "beneath", "check_layers", "layers_of", "move_to", "stand_on", "take", "while_made"]
 
 _WORKSPACE = "workspace"
 
@@ -49,11 +51,26 @@ def beneath(spec: Spec, store: Snapshots) -> tuple[Snapshot, Spec]:
     return snapshot, replace(spec, source=Source(repo=path)) if path and not is_sealed(path, store.root) else spec
 
 
+@asynccontextmanager
+async def while_made(store: Snapshots) -> AsyncIterator[None]:
+    """A scope in which sandboxes are made, and so no snapshot is removed. Waiting for it holds nobody else up."""
+    with anyio.CancelScope(shield=True):
+        lock = await anyio.to_thread.run_sync(store.hold)
+    try:
+        yield
+    finally:
+        lock.close()
+
+
+def layers_of(plan: Plan) -> list[str]:
+    """The directories of snapshots, and of a user's, that a plan's workspace lies on."""
+    overlay = next((mount for mount in plan.mounts if isinstance(mount, Overlay)), None)
+    return [path for path in (overlay.layer, overlay.lower) if path] if overlay is not None else []
+
+
 async def check_layers(plan: Plan, store: Snapshots) -> None:
     """Raise `BackendUnavailable` unless every snapshot that a plan's workspace stands on is what was sealed."""
-    overlay = next((mount for mount in plan.mounts if isinstance(mount, Overlay)), None)
-    paths = (overlay.layer, overlay.lower) if overlay is not None else ()
-    for snapshot in {held.id: held for path in paths if path and (held := store.holding(path))}.values():
+    for snapshot in {held.id: held for path in layers_of(plan) if (held := store.holding(path))}.values():
         await anyio.to_thread.run_sync(store.check, snapshot)
 
 

@@ -8,8 +8,8 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,12 @@ _NEW = "new-"
 _LONGEST_MAKING = 60.0
 """Seconds."""
 _HINT = "see what there is with: gloveport snapshots"
+_LABEL = re.compile(r"(?!base\Z)(?![0-9a-f]{4,}\Z)[A-Za-z0-9][A-Za-z0-9._ -]{0,63}")
+"""Nothing that could be meant for an id, or for a sandbox's source."""
+_LABEL_HINT = "1 to 64 letters, digits, dots, dashes, spaces; not base, and not only digits of an id (0-9, a-f)"
+
+Used = Callable[[], Collection[str]]
+"""The directories that sandboxes stand on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,7 @@ class Draft:
     path: Path
 
     def layer(self, name: str) -> Path:
-        """A new directory for one layer's files. Everybody may pass: whose files they are says who may read them."""
+        """A new directory for one layer's files. For this user alone."""
         path = self.path / _LAYERS / name
         path.mkdir(mode=0o700)
         return path
@@ -78,9 +84,18 @@ class Snapshots:
     ) -> Snapshot:
         """Read what was made, and give it its name. The same state twice is one snapshot, with the later label.
 
-        Raises `LimitExceeded` where there is no room, `InvalidRequest` where it is not what was `wanted`.
+        What is `wanted` has its label from a stranger: it is kept where it is one and nobody has it. Raises
+        `InvalidRequest` for what is no label or not what was `wanted`, `LimitExceeded` where there is no room,
+        `BackendUnavailable` where it cannot be read.
         """
-        read = {path.name: read_layer(path) for path in sorted((draft.path / _LAYERS).iterdir())}
+        if wanted is not None:
+            label = label if _LABEL.fullmatch(label) and not self._has(label) else ""
+        elif label and not _LABEL.fullmatch(label):
+            raise InvalidRequest(f"not a label: {label[:80]!r}", hint=_LABEL_HINT)
+        try:
+            read = {path.name: read_layer(path) for path in sorted((draft.path / _LAYERS).iterdir())}
+        except OSError as error:
+            raise cannot_write(draft.path, error) from error
         layers = {name: found.layer for name, found in read.items()}
         if wanted is not None and layers != wanted.layers:
             raise _not_wanted(layers, wanted)
@@ -94,10 +109,23 @@ class Snapshots:
             except OSError as error:
                 if not target.exists():
                     raise cannot_write(target, error) from error
+                try:
+                    self.check(self._load(target))
+                except (BackendUnavailable, NotFound):
+                    return self._heal(target, draft.path, made)
                 if label:
                     self._relabel(target, label)
                 return self._load(target)
         return made
+
+    def _heal(self, damaged: Path, whole: Path, made: Snapshot) -> Snapshot:
+        """Put what was just made in the place of the same one that is damaged."""
+        remove_tree(self._put_away(damaged))
+        whole.rename(damaged)
+        return made
+
+    def _has(self, label: str) -> bool:
+        return any(each.label == label for each in self.all())
 
     def all(self) -> list[Snapshot]:
         """Every one, the oldest first. What cannot be read is left out: `get` says why."""
@@ -166,33 +194,41 @@ class Snapshots:
             glances[name] = found.glance
             self._write(place, snapshot, glances)
 
-    def remove(self, name: str, *, used: Collection[str]) -> Snapshot:
+    def remove(self, name: str, *, used: Used) -> Snapshot:
         """Remove one. Raises `Conflict` where a sandbox or another snapshot stands on it.
 
-        `used` are the directories that sandboxes stand on.
+        `used` says which directories sandboxes stand on, and is asked while none can be made.
         """
         snapshot = self.get(name)
         with self._locked(fcntl.LOCK_EX):
-            if self._is_used(snapshot, used):
+            if self._is_used(snapshot, used()):
                 raise _stood_on(snapshot, "a sandbox", "gloveport list")
             if self._is_used(snapshot, [each.base.path for each in self.all()]):
                 raise _stood_on(snapshot, "another snapshot", "gloveport snapshots")
-            self._discard(self._place(snapshot.id))
+            gone = self._put_away(self._place(snapshot.id))
+        remove_tree(gone)
         return snapshot
 
-    def prune(self, *, used: Collection[str], labelled: bool = False) -> list[Snapshot]:
+    def prune(self, *, used: Used, labelled: bool = False) -> list[Snapshot]:
         """Remove what nobody stands on and nobody has named (named ones too, where `labelled`); what was removed.
 
-        What dead makers left half made goes too.
+        What dead makers left half made goes too; where `labelled`, also what nobody can read any more. `used` as for
+        `remove`.
         """
         removed: list[Snapshot] = []
+        gone: list[Path] = []
         with self._locked(fcntl.LOCK_EX):
-            left = self.all()
-            while unused := self._unused(left, used, labelled=labelled):
+            left, stood_on = self.all(), used()
+            while unused := self._unused(left, stood_on, labelled=labelled):
                 for snapshot in unused:
-                    self._discard(self._place(snapshot.id))
+                    gone.append(self._put_away(self._place(snapshot.id)))
                     left.remove(snapshot)
                 removed += unused
+            if labelled:
+                readable = {self._place(snapshot.id).name for snapshot in self.all()}
+                gone += [self._put_away(path) for path in self._paths() if path.name not in readable]
+        for path in gone:
+            remove_tree(path)
         self.sweep()
         return removed
 
@@ -211,9 +247,15 @@ class Snapshots:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """While a sandbox is made: nothing is removed meanwhile."""
-        with self._locked(fcntl.LOCK_SH):
+        """While a sandbox is made: nothing is removed meanwhile. May wait for a removal: see `hold`."""
+        with self.hold():
             yield
+
+    def hold(self) -> ExitStack:
+        """The same, until what is returned is closed. Waits: call it in a thread."""
+        with ExitStack() as held:
+            held.enter_context(self._locked(fcntl.LOCK_SH))
+            return held.pop_all()
 
     def _unused(self, there: list[Snapshot], used: Collection[str], *, labelled: bool) -> list[Snapshot]:
         """Those of them that may go. Others may stand on those only, and so may go next."""
@@ -224,11 +266,11 @@ class Snapshots:
         place = os.path.realpath(self._place(snapshot.id))
         return any(os.path.realpath(path).startswith(f"{place}/") for path in used if path)
 
-    def _discard(self, place: Path) -> None:
-        """Out of sight at once: half a snapshot must never have its name."""
+    def _put_away(self, place: Path) -> Path:
+        """Out of sight at once, since half a snapshot must never have its name; removing it may take its time."""
         gone = self.root / f"{_NEW}{secrets.token_hex(6)}"
         place.rename(gone)
-        remove_tree(gone)
+        return gone
 
     def _place(self, identity: str) -> Path:
         return self.root / identity.removeprefix("sha256:")
@@ -312,6 +354,6 @@ def _not_wanted(layers: dict[str, Layer], wanted: Snapshot) -> InvalidRequest:
 def _damaged(name: str, why: str) -> BackendUnavailable:
     return BackendUnavailable(
         f"the snapshot {name[:19]} is damaged: {why}",
-        hint="nothing was started from it; remove it with: gloveport prune --snapshot ID",
+        hint="nothing was started from it; take it anew, load it again, or remove it with: gloveport prune --all",
         id=name,
     )

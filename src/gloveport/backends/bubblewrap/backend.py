@@ -253,9 +253,10 @@ class BubblewrapBackend(BackendBase):
     async def resume(self, ref: Ref) -> None:
         """Let every process go on; nothing where none was stopped."""
         sandbox = self._known(ref)
-        if sandbox.state is SandboxState.PAUSED:
-            sandbox.state = SandboxState.RUNNING
-            await thaw(sandbox)
+        async with sandbox.saving:
+            if sandbox.state is SandboxState.PAUSED:
+                sandbox.state = SandboxState.RUNNING
+                await thaw(sandbox)
 
     async def snapshot(self, ref: Ref, draft: Draft) -> Base:
         """Copy the workspace's upper layer, `/tmp` and home, while nothing of the guest runs."""
@@ -272,15 +273,15 @@ class BubblewrapBackend(BackendBase):
         """
         sandbox = self._known(ref)
         self._check(plan)
-        sandbox.leave()
-        del self._sandboxes[ref.id]
-        try:
-            sandbox.place.discard()
-            await self._create(plan, sandbox.workspace.facts)
-        finally:
-            with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True):  # half of it would be the loss of everything
+            sandbox.leave()
+            del self._sandboxes[ref.id]
+            try:
+                sandbox.place.discard()
+                await self._create(plan, sandbox.workspace.facts)
+            finally:
                 await sandbox.end()
-            self._empty_trash()
+                self._empty_trash()
 
     async def changes(self, ref: Ref) -> ChangeSet:
         """Read the workspace's upper layer on the host; works for a failed or stopped sandbox too."""

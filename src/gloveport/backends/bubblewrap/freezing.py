@@ -12,7 +12,7 @@ import anyio
 
 from gloveport.backends.bubblewrap.live import LiveSandbox
 from gloveport.errors import BackendUnavailable, Conflict
-from gloveport.guest.wire import encode_signal
+from gloveport.guest.wire import Start, encode_signal
 from gloveport.model import SandboxState
 
 __all__ = ["freeze", "frozen", "thaw"]
@@ -23,6 +23,7 @@ _AGAIN_SECONDS = 0.1
 """One that has called `vfork` waits, as for a disk, for a child that was stopped before its `exec`: so it goes on, and
 is stopped elsewhere."""
 _LOOK_SECONDS = 0.001
+_ANSWER, _ANSWER_MS = 65_536, 10_000
 _STOPPED = frozenset(b"TtZX")
 _FIRST = "1"
 
@@ -57,7 +58,7 @@ async def thaw(sandbox: LiveSandbox) -> None:
 
 @asynccontextmanager
 async def frozen(sandbox: LiveSandbox) -> AsyncIterator[None]:
-    """A scope in which nothing of the guest runs. What is paused already stays so."""
+    """A scope in which nothing of the guest runs, or it ends with `Conflict`. What is paused already stays so."""
     async with sandbox.saving:
         if sandbox.state is SandboxState.PAUSED:
             yield
@@ -65,19 +66,24 @@ async def frozen(sandbox: LiveSandbox) -> AsyncIterator[None]:
         await freeze(sandbox)
         try:
             yield
+            if moving := _moving(sandbox):
+                raise Conflict(
+                    f"{len(moving)} processes of the sandbox went on while it was saved",
+                    hint="something wakes them (a timer that sends SIGCONT): end it, and try again",
+                    processes=moving,
+                )
         finally:
             with anyio.CancelScope(shield=True):
                 await thaw(sandbox)
 
 
 async def _wait(sandbox: LiveSandbox) -> None:
-    # Guestd takes one word after the other: what it was told to start before it was told to stop everything.
     with anyio.move_on_after(_STOP_SECONDS):
-        for process in sandbox.channel.processes:
-            await process.started()
+        await _heard(sandbox)
     until = time.monotonic() + _STOP_SECONDS
     again = time.monotonic() + _AGAIN_SECONDS
-    while moving := _moving(sandbox):
+    # One that is looked at early may be woken by one that is looked at late: so nothing may move twice in a row.
+    while moving := _moving(sandbox) or _moving(sandbox):
         now = time.monotonic()
         if now > until:
             raise Conflict(
@@ -88,8 +94,29 @@ async def _wait(sandbox: LiveSandbox) -> None:
         if now > again:
             await sandbox.channel.send(encode_signal(0, signal.SIGCONT, tree=True))
             await sandbox.channel.send(encode_signal(0, signal.SIGSTOP, tree=True))
+            await _heard(sandbox)
             again = now + _AGAIN_SECONDS
         await anyio.sleep(_LOOK_SECONDS)
+
+
+async def _heard(sandbox: LiveSandbox) -> None:
+    """Return once guestd has done all that it was told: it takes one word after the other.
+
+    Before, a process that is stopped may be so from the last time, and be about to go on for a moment.
+    """
+    question = Start(
+        argv=(b"stat", b"/"),
+        cwd=b"/",
+        env=sandbox.env,
+        builtin=True,
+        credit=_ANSWER,
+        keep=_ANSWER,
+        timeout_ms=_ANSWER_MS,
+    )
+    process = await sandbox.channel.start(question)
+    async for _ in process:
+        pass
+    await process.wait()
 
 
 def _moving(sandbox: LiveSandbox) -> list[str]:
@@ -104,19 +131,35 @@ def _moving(sandbox: LiveSandbox) -> list[str]:
 
 
 def _states(proc: int) -> Iterator[tuple[str, int]]:
-    """The processes in a guest's `/proc` but guestd, and how the kernel spells what each does."""
+    """Every thread in a guest's `/proc` but guestd, by its process, and how the kernel spells what it does."""
     for name in os.listdir(proc):
         if not name.isdigit() or name == _FIRST:
             continue
         try:
-            descriptor = os.open(f"{name}/stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+            threads = os.open(f"{name}/task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=proc)
         except OSError:
             continue  # it has ended
         try:
-            said = os.read(descriptor, 4096)
+            for thread in os.listdir(threads):
+                said = _read(f"{thread}/stat", threads)
+                if said:
+                    # The program's name is in brackets, and may hold anything.
+                    yield name, said[said.rindex(b")") + 2]
         except OSError:
             continue
         finally:
-            os.close(descriptor)
-        # The program's name is in brackets, and may hold anything.
-        yield name, said[said.rindex(b")") + 2]
+            os.close(threads)
+
+
+def _read(path: str, directory: int) -> bytes:
+    """A short file of `/proc`; empty for what has ended."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    except OSError:
+        return b""
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
