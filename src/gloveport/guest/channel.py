@@ -126,6 +126,15 @@ class Channel:
         except OSError as error:
             raise self._gone() from error
 
+    async def heard(self) -> None:
+        """Return once guestd has done all that it was told: it takes one word after the other."""
+        process = await self.start(
+            Start(argv=(b"stat", b"/"), cwd=b"/", env=(), builtin=True, credit=CREDIT, keep=CREDIT)
+        )
+        async for _ in process:
+            pass
+        await process.wait()
+
     async def kill_everything(self, *, disk_full: bool = False) -> None:
         """Kill all processes of the guest, orphans too; with `disk_full` their exits name the disk limit."""
         for process in self._processes.values() if disk_full else ():

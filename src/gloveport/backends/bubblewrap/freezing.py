@@ -12,7 +12,7 @@ import anyio
 
 from gloveport.backends.bubblewrap.live import LiveSandbox
 from gloveport.errors import BackendUnavailable, Conflict
-from gloveport.guest.wire import Start, encode_signal
+from gloveport.guest.wire import encode_signal
 from gloveport.model import SandboxState
 
 __all__ = ["freeze", "frozen", "thaw"]
@@ -23,7 +23,6 @@ _AGAIN_SECONDS = 0.1
 """One that has called `vfork` waits, as for a disk, for a child that was stopped before its `exec`: so it goes on, and
 is stopped elsewhere."""
 _LOOK_SECONDS = 0.001
-_ANSWER, _ANSWER_MS = 65_536, 10_000
 _STOPPED = frozenset(b"TtZX")
 _FIRST = "1"
 
@@ -78,8 +77,9 @@ async def frozen(sandbox: LiveSandbox) -> AsyncIterator[None]:
 
 
 async def _wait(sandbox: LiveSandbox) -> None:
+    # Before guestd has done it, what is stopped may be so from the last time, and be about to go on for a moment.
     with anyio.move_on_after(_STOP_SECONDS):
-        await _heard(sandbox)
+        await sandbox.channel.heard()
     until = time.monotonic() + _STOP_SECONDS
     again = time.monotonic() + _AGAIN_SECONDS
     # One that is looked at early may be woken by one that is looked at late: so nothing may move twice in a row.
@@ -94,29 +94,9 @@ async def _wait(sandbox: LiveSandbox) -> None:
         if now > again:
             await sandbox.channel.send(encode_signal(0, signal.SIGCONT, tree=True))
             await sandbox.channel.send(encode_signal(0, signal.SIGSTOP, tree=True))
-            await _heard(sandbox)
+            await sandbox.channel.heard()
             again = now + _AGAIN_SECONDS
         await anyio.sleep(_LOOK_SECONDS)
-
-
-async def _heard(sandbox: LiveSandbox) -> None:
-    """Return once guestd has done all that it was told: it takes one word after the other.
-
-    Before, a process that is stopped may be so from the last time, and be about to go on for a moment.
-    """
-    question = Start(
-        argv=(b"stat", b"/"),
-        cwd=b"/",
-        env=sandbox.env,
-        builtin=True,
-        credit=_ANSWER,
-        keep=_ANSWER,
-        timeout_ms=_ANSWER_MS,
-    )
-    process = await sandbox.channel.start(question)
-    async for _ in process:
-        pass
-    await process.wait()
 
 
 def _moving(sandbox: LiveSandbox) -> list[str]:
