@@ -326,7 +326,7 @@ async def test_a_step_that_used_the_network_is_not_compared_where_there_is_none_
 async def test_a_sandbox_that_ends_in_the_middle_leaves_the_rest_missing(open_sandbox: Open) -> None:
     trajectory = steps(*(said("shell", {"command": f"echo {number}"}, str(number)) for number in range(3)))
     async with open_sandbox() as sandbox:
-        await sandbox.delete()
+        await sandbox._held.backend.delete(sandbox.ref)
         result = await replay(ReplayRequest(trajectory=trajectory), sandbox)
     assert (result.success, result.completed_steps, result.divergence_step) == (False, 0, 0)
     assert found(result) == [(0, AROUND)]
