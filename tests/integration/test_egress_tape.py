@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import h11
 import pytest
 
-from gloveport.egress import EgressTape, TapeOfEgress
+from gloveport.egress import Destination, EgressTape, TapeOfEgress
 from gloveport.egress.authority import Authority
 from gloveport.errors import InvalidRequest, NotFound
 from gloveport.model import ExecResult, Spec
@@ -110,6 +111,30 @@ async def test_what_broke_off_is_not_kept_and_a_tunnel_is_on_no_tape(place: Path
         assert (await again.curl(url(port, "/whole"), socks=True)).returncode != 0
         assert (await again.curl("http://bad.test/")).stdout.startswith(b"gloveport: blocked by rule 7")
         assert again.resolved == []
+
+
+def test_a_guest_with_many_connections_fills_no_memory(place: Path) -> None:
+    """Each would be let through whole: it is what is kept of them that is bounded, and given back."""
+    tape = EgressTape(place / "t")
+    there = Destination(host="good.test", port=80, protocol="http", method="GET", path="/")
+    piece = h11.Data(data=bytes(2**20))
+    for _ in range(2):
+        with ExitStack() as stack:
+            passing = [stack.enter_context(tape.answer()) for _ in range(256)]
+            for answer in passing:
+                answer.take(h11.Response(status_code=200, headers=[]))
+            for _ in range(16):
+                for answer in passing:
+                    answer.take(piece)
+            assert tape._held <= 64 * 2**20
+            for answer in passing:
+                answer.end(there)
+        assert tape._held == 0
+    with tape.answer() as small:
+        small.take(h11.Response(status_code=200, headers=[]))
+        small.take(piece)
+        small.end(there)
+    assert [len(answer.body) for _, answer in TapeOfEgress.read(place / "t").answers][-1] == 2**20
 
 
 async def test_a_tape_that_cannot_be_written_ends_no_connection(place: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TypeVar
 
@@ -21,7 +22,7 @@ from gloveport.egress.ready import Late
 from gloveport.egress.record import Destination, EgressRecord
 from gloveport.egress.relay import Idle
 from gloveport.egress.sigv4 import Body
-from gloveport.egress.tape import EgressPlayer, TapedAnswer, TapedRequest
+from gloveport.egress.tape import EgressPlayer, PassingAnswer, TapedRequest
 from gloveport.egress.tasks import plain_group
 from gloveport.egress.tls import open_tls
 
@@ -70,19 +71,20 @@ async def exchange(client: Client, guest: GuestHttp, server: Server, asked: Aske
         except (OddHost, Refused, Unreachable) as error:
             await say_why(guest, error, record)
             raise
-        answer = _Answer(guest, peer, gate, record)
-        try:
-            async with gate.inspection.injector.body(guest, destination, record, gate.budget.idle_seconds) as body:
-                gate.count(record, sent=await peer.ask(answer.prepare(asked, destination, body), destination.host))
-                is_switched = await _pass_both(body, peer, answer, gate, record)
-        except (Refused, Unreachable) as error:
-            await say_why(guest, error, record)
-            raise
+        with nullcontext() if gate.tape is None else gate.tape.answer() as kept:
+            answer = _Answer(guest, peer, gate, record, kept)
+            try:
+                async with gate.inspection.injector.body(guest, destination, record, gate.budget.idle_seconds) as body:
+                    gate.count(record, sent=await peer.ask(answer.prepare(asked, destination, body), destination.host))
+                    is_switched = await _pass_both(body, peer, answer, gate, record)
+            except (Refused, Unreachable) as error:
+                await say_why(guest, error, record)
+                raise
+            if kept is not None and not is_switched:
+                kept.end(destination)
         if is_switched:
             await _carry_on(client, guest, peer, answer)
             return False
-        if gate.tape is not None:
-            gate.tape.add(TapedRequest.of(destination, answer.asked.hexdigest()), answer.kept)
         return peer.is_done
     return False
 
@@ -163,16 +165,17 @@ class Server:
 class _Answer:
     """A server's answer on its way to the guest, without the secrets that went the other way."""
 
-    def __init__(self, guest: GuestHttp, peer: PeerHttp, gate: Gate, record: EgressRecord) -> None:
+    def __init__(
+        self, guest: GuestHttp, peer: PeerHttp, gate: Gate, record: EgressRecord, kept: PassingAnswer | None
+    ) -> None:
         self._guest = guest
         self._peer = peer
         self._gate = gate
         self._record = record
         self._is_searched = False
         self._mask = Mask(())
-        self.asked = hashlib.sha256()
-        """Of the request's body."""
-        self.kept = TapedAnswer()
+        self.kept = kept
+        """Where it is taped; `None` where it is not."""
 
     def prepare(self, asked: Asked, destination: Destination, body: Body) -> Asked:
         """The request as the server gets it, with the secrets of this host; never where others could read it."""
@@ -229,7 +232,7 @@ class _Answer:
 
     def _pass(self, event: h11.Event) -> None:
         self._guest.pass_on(event)
-        if self._gate.tape is not None:
+        if self.kept is not None:
             self.kept.take(event)
 
     def _check(self, head: h11.Response | h11.InformationalResponse) -> None:
@@ -279,8 +282,8 @@ async def _pass_both(guest: Body, peer: PeerHttp, answer: _Answer, gate: Gate, r
 
 async def _send_body(guest: Body, peer: PeerHttp, answer: _Answer, gate: Gate, record: EgressRecord) -> None:
     while (piece := await guest.body()) is not None:
-        if gate.tape is not None:
-            answer.asked.update(piece)
+        if answer.kept is not None:
+            answer.kept.ask(piece)
         gate.count(record, sent=await peer.send(h11.Data(data=piece)))
     await peer.send(_END)
 

@@ -7,10 +7,12 @@ are as the guest got them: without the secrets that went the other way. Tunnels 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -25,6 +27,8 @@ __all__ = ["EgressPlayer", "EgressTape", "TapeOfEgress", "TapedAnswer", "TapedRe
 _FORMAT = 1
 _MOST_ANSWER = 16 * 2**20
 _MOST_BYTES = 256 * 2**20
+_MOST_HELD = 64 * 2**20
+"""Of answers that are passing: a guest may have hundreds of connections, and each byte is in this process's memory."""
 _log = logging.getLogger(__name__)
 
 
@@ -49,22 +53,12 @@ class TapedRequest:
 
 @dataclass(slots=True)
 class TapedAnswer:
-    """An answer, collected while it passes."""
+    """An answer, as the guest got it."""
 
     status: int = 0
     reason: bytes = b""
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     body: bytearray = field(default_factory=bytearray)
-    is_whole: bool = False
-
-    def take(self, event: h11.Event) -> None:
-        """One part of it, as the guest gets it."""
-        if isinstance(event, h11.Response):
-            self.status, self.reason, self.headers = event.status_code, bytes(event.reason), event.headers.raw_items()
-        elif isinstance(event, h11.Data) and len(self.body) <= _MOST_ANSWER:
-            self.body += event.data
-        elif isinstance(event, h11.EndOfMessage):
-            self.is_whole = len(self.body) <= _MOST_ANSWER
 
     def events(self) -> Iterator[h11.Event]:
         """The same again."""
@@ -77,18 +71,34 @@ class TapedAnswer:
 class EgressTape:
     """Writes what one sandbox asks and is answered. The file is made with the first answer; 256 MiB is its end.
 
-    What cannot be written is left out, and logged: nobody's connection ends for it, and a replay says what is missing.
+    What cannot be kept is left out: an answer beyond 16 MiB, or while 64 MiB are passing already, and what cannot be
+    written, which is logged. Nobody's connection ends for it, and a replay says what is missing.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._room = _MOST_BYTES
         self._begun = False
+        self._held = 0
+
+    @contextmanager
+    def answer(self) -> Iterator[PassingAnswer]:
+        """One answer, for as long as it passes."""
+        passing = PassingAnswer(self)
+        try:
+            yield passing
+        finally:
+            passing.drop()
+
+    def hold(self, size: int) -> bool:
+        """Whether there is room for so many bytes more; negative ones are given back."""
+        if size > 0 and self._held + size > _MOST_HELD:
+            return False
+        self._held += size
+        return True
 
     def add(self, request: TapedRequest, answer: TapedAnswer) -> None:
-        """One request whose answer has passed. What broke off or is larger than 16 MiB is no answer to play."""
-        if not answer.is_whole or not answer.status:
-            return
+        """One request with its whole answer."""
         said = {
             "request": [request.protocol, request.host, request.port, request.method, request.path, request.body],
             "status": answer.status,
@@ -108,6 +118,43 @@ class EgressTape:
             return
         self._begun = True
         self._room -= len(line)
+
+
+class PassingAnswer:
+    """An answer that is collected while it passes, and the digest of the request's body."""
+
+    def __init__(self, tape: EgressTape) -> None:
+        self._tape = tape
+        self._asked = hashlib.sha256()
+        self._kept: TapedAnswer | None = TapedAnswer()
+
+    def ask(self, piece: bytes) -> None:
+        """A piece of the request's body, as the guest sent it."""
+        self._asked.update(piece)
+
+    def take(self, event: h11.Event) -> None:
+        """One part of the answer, as the guest gets it."""
+        kept = self._kept
+        if kept is None:
+            return
+        if isinstance(event, h11.Response):
+            kept.status, kept.reason, kept.headers = event.status_code, bytes(event.reason), event.headers.raw_items()
+        elif isinstance(event, h11.Data):
+            if len(kept.body) + len(event.data) > _MOST_ANSWER or not self._tape.hold(len(event.data)):
+                self.drop()
+            else:
+                kept.body += event.data
+
+    def end(self, destination: Destination) -> None:
+        """It has passed, whole."""
+        if self._kept is not None:
+            self._tape.add(TapedRequest.of(destination, self._asked.hexdigest()), self._kept)
+
+    def drop(self) -> None:
+        """Let go of it. Idempotent."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            self._tape.hold(-len(kept.body))
 
 
 def _append(path: Path, data: bytes) -> None:
@@ -179,6 +226,5 @@ def _read(said: Mapping[str, Any]) -> tuple[TapedRequest, TapedAnswer]:
         reason=said["reason"].encode("latin-1"),
         headers=[(name.encode("latin-1"), value.encode("latin-1")) for name, value in said["headers"]],
         body=bytearray(base64.b64decode(said["body"], validate=True)),
-        is_whole=True,
     )
     return request, answer
