@@ -50,12 +50,12 @@ class DrivenTools:
 
     async def call(self, name: str, params: object, *, call: str | None = None) -> Answer:
         """Execute one call."""
+        known = call or ""
+        if self._beyond is not None and known not in self._numbers:
+            return await self._beyond.call(name, params, call=call)
         asked = dict(params) if isinstance(params, Mapping) else {}
         async with self._turn:
-            known = call or ""
             number = self._numbers.pop(known, None)
-            if number is None and self._beyond is not None:
-                return await self._beyond.call(name, params, call=call)
             if number is None:
                 self._player.notes.append(f"a call of {name} that is not on record was carried out, and not compared")
                 observed = await self._tools.call(name, asked)
