@@ -13,7 +13,7 @@ import pytest
 
 from gloveport.agents.model_player import TapeTransport
 from gloveport.agents.model_proxy import Credential, ModelProxySpec, serve_model_proxy
-from gloveport.agents.model_tape import STAND_INS, Opening, Tape, TapedAnswer, TapeWriter
+from gloveport.agents.model_tape import STAND_INS, Opening, Part, Tape, TapedAnswer, TapeWriter
 from gloveport.errors import InvalidRequest, LimitExceeded, NotFound
 from gloveport.testing import Endpoint, Fail, ScriptedModel, Text, ToolUse, serve
 
@@ -206,6 +206,18 @@ def test_a_tape_that_finds_no_room_is_told_when_it_ends(place: Path) -> None:
         writer.add("/v1/messages", "", asked("x" * 1000), TapedAnswer(status=200))
     with pytest.raises(LimitExceeded, match="no space"):
         writer.close()
+
+
+def test_what_may_differ_is_looked_for_in_its_own_place_and_nowhere_else() -> None:
+    """A tool that prints a kernel's version, or a user's id, is held to what it printed."""
+    said = "OS Version: Linux 6.1"
+    system = Part.of("messages[1]", {"role": "system", "content": [{"type": "text", "text": said}]})
+    result = {"type": "tool_result", "tool_use_id": "t", "content": f'{said} "user_id":"me"'}
+    told = Part.of("messages[2]", {"role": "user", "content": [result]})
+    assert "OS Version: <kernel>" in system.text
+    assert said in told.text
+    assert "<user>" not in told.text
+    assert Part.of("metadata", {"user_id": "a"}).digest == Part.of("metadata", {"user_id": "b"}).digest
 
 
 def test_all_that_may_differ_is_listed_with_its_reason() -> None:

@@ -38,6 +38,7 @@ TAPE_FORMAT = 1
 _MOST_BYTES = 512 * MIB
 _LISTS = ("messages", "system", "tools")
 _FULL = "full"
+_HEAD = 40
 _DATE = re.compile(r"Today's date is (\d{4}-\d\d-\d\d)")
 
 
@@ -47,8 +48,10 @@ class StandIn:
 
     name: str
     why: str
+    within: str
+    """The part's key in the request, and how its JSON begins: nowhere else is it looked for."""
     found: re.Pattern[str]
-    """In a part's JSON."""
+    """In that part's JSON."""
     written: str
 
 
@@ -56,19 +59,19 @@ STAND_INS: Sequence[StandIn] = (
     StandIn(
         name="user",
         why="the command line makes up a device and a session id in each jail",
+        within="metadata {",
         found=re.compile(r'(?<="user_id":)"(?:[^"\\]|\\.)*"'),
         written='"<user>"',
     ),
     StandIn(
         name="kernel",
         why="the command line tells the model of the host's kernel",
+        within='messages {"role":"system"',
         found=re.compile(r"(?<=OS Version: )[^\\\"]*"),
         written="<kernel>",
     ),
 )
 """All that may differ between a recorded request and its replay. The date is none: the replayed session is given it."""
-_MADE_UP = {"user": "metadata", "kernel": "messages"}
-"""In which part of a request each is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +88,9 @@ class Part:
     def of(cls, place: str, value: object) -> Self:
         """The part that stands there."""
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        head = f"{place.partition('[')[0]} {text[:_HEAD]}"
         for each in STAND_INS:
-            if place.startswith(_MADE_UP[each.name]):
+            if head.startswith(each.within):
                 text = each.found.sub(each.written, text)
         return cls(place, text, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
 

@@ -22,7 +22,7 @@ import h11
 from gloveport.egress.record import Destination
 from gloveport.errors import InvalidRequest, NotFound
 
-__all__ = ["EgressPlayer", "EgressTape", "TapeOfEgress", "TapedAnswer", "TapedRequest"]
+__all__ = ["EgressPlayer", "EgressTape", "PassingAnswer", "TapeOfEgress", "TapedAnswer", "TapedRequest"]
 
 _FORMAT = 1
 _MOST_ANSWER = 16 * 2**20
