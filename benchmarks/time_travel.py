@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import anyio
+
 from benchmarks.measure import Effort, Result, compare, size, spawn
 from benchmarks.place import installation
 from gloveport.model import Source, Spec
@@ -40,7 +42,8 @@ def _fill(path: Path, files: int) -> Path:
         directory = path / f"d{number % 100}"
         directory.mkdir(exist_ok=True)
         (directory / f"f{number}").write_bytes(os.urandom(FILE_BYTES))
-    git = ("git", "-C", str(path), "-c", "user.name=b", "-c", "user.email=b@localhost", "-c", "core.compression=0")
+    options = ("user.name=b", "user.email=b@localhost", "core.compression=0", "gc.auto=0", "maintenance.auto=false")
+    git = ["git", "-C", str(path), *(word for option in options for word in ("-c", option))]
     for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"]):
         subprocess.run([*git, *words], check=True)
     return path
@@ -65,9 +68,9 @@ async def measure(effort: Effort) -> list[Result]:
             rounds = range(effort.slow)
             ours = [await _fork(manager, sandbox) for _ in rounds]
             theirs = [await _fork(manager, other) for _ in rounds]
-            resets = [await _reset(sandbox) for _ in rounds]
+            resets = [await _reset(manager, sandbox) for _ in rounds]
             git_resets = [await _git_reset(whole) for _ in rounds]
-            snapshots = [await _snapshot(sandbox) for _ in rounds]
+            snapshots = [await _snapshot(manager, sandbox) for _ in rounds]
             git_trees = [await _git_tree(whole) for _ in rounds]
             grown = await _disk(manager, sandbox, FORKS if effort.slow > COPIES else AT_ONCE)
     megabytes = large * FILE_BYTES // 1_000_000
@@ -115,15 +118,24 @@ async def _change(sandbox: Sandbox) -> None:
         raise RuntimeError(done.stderr.decode())
 
 
-async def _reset(sandbox: Sandbox) -> float:
+async def _tidied(manager: Manager) -> None:
+    """Until what earlier rounds threw away is gone: the runner removes it aside, and would do so beside this one."""
+    trash = manager.settings.state / "trash"
+    while trash.exists() and any(trash.iterdir()):  # noqa: ASYNC110 - a directory has no event
+        await anyio.sleep(0.01)
+
+
+async def _reset(manager: Manager, sandbox: Sandbox) -> float:
+    await _tidied(manager)
     await _change(sandbox)
     began = time.perf_counter()
     await sandbox.reset()
     return time.perf_counter() - began
 
 
-async def _snapshot(sandbox: Sandbox) -> float:
+async def _snapshot(manager: Manager, sandbox: Sandbox) -> float:
     await sandbox.reset()
+    await _tidied(manager)
     await _change(sandbox)
     began = time.perf_counter()
     await sandbox.snapshot()

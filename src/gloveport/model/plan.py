@@ -158,6 +158,8 @@ def digest_plan(body: Mapping[str, Any]) -> str:
 
 def _plain(value: object) -> Any:
     """As JSON values; sets sorted."""
+    if value is None or isinstance(value, str | int | float):
+        return value  # most are: asked first, because every create asks of hundreds
     if is_dataclass(value):
         return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, Mapping):

@@ -114,6 +114,8 @@ class Manager:
         self._held: dict[str, Held] = {}
         self._stack = AsyncExitStack()
         self._surveyed: tuple[float, HostView] | None = None
+        ripgrep = find_ripgrep()
+        self._guest_tools = (("rg", str(ripgrep)),) if ripgrep is not None else ()
         self._ways_out: dict[str, anyio.CancelScope] = {}
 
     async def __aenter__(self) -> Self:
@@ -154,12 +156,11 @@ class Manager:
             lower = (await prepare_source(spec.source, cache=self._fetched, scratch=self._scratch)).lower
         if lower is not None and not (is_fetched(lower, self._fetched) or is_sealed(lower, self.snapshots.root)):
             check_shown(lower, host)
-        ripgrep = find_ripgrep()
         inputs = PlanInputs(
             sandbox=sandbox or new_id(),
             host=host,
             lower=lower,
-            tools=(("rg", str(ripgrep)),) if ripgrep is not None else (),
+            tools=self._guest_tools,
             trust=str(self._inspector.trust),
             placeholders=self._inspector.prepare(spec.policy),
         )
@@ -255,7 +256,7 @@ class Manager:
 
         Every process is ended; workspace, `/tmp` and home are as they were then; the id stays. Raises `NotFound` and
         `BackendUnavailable` for a snapshot that is not there or damaged, and `Conflict` for one of another source,
-        before anything is ended.
+        before anything is ended. Where the new start fails, the sandbox has failed, and can be read and reset.
         """
         held = self.get(prefix)
         async with held.turn:
@@ -275,8 +276,8 @@ class Manager:
         if (way_out := self._ways_out.pop(held.ref.id, None)) is not None:
             way_out.cancel()
         self.approvals.close(held.ref.id)
+        await held.backend.reset(held.ref, plan)
         try:
-            await held.backend.reset(held.ref, plan)
             window = self.approvals.open(held.ref.id, held.backend.trail)
             held.backend.ask_at(window)
             if plan.network == "proxy":

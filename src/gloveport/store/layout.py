@@ -115,6 +115,8 @@ def _take_apart(directory: int, top: int, number: int) -> list[bytes]:
         try:
             os.unlink(name, dir_fd=directory)
         except (IsADirectoryError, PermissionError):
+            if _removed_empty(name, directory):
+                continue
             new = b".removing-%d-%d-%s" % (number, len(moved), secrets.token_hex(4).encode())
             os.close(_open_directory(name, directory))  # makes it movable
             os.rename(name, new, src_dir_fd=directory, dst_dir_fd=top)
@@ -122,6 +124,15 @@ def _take_apart(directory: int, top: int, number: int) -> list[bytes]:
         except FileNotFoundError:
             continue
     return moved
+
+
+def _removed_empty(name: bytes, parent: int) -> bool:
+    """Whether it was an empty directory, which is removed where it is: most are."""
+    try:
+        os.rmdir(name, dir_fd=parent)
+    except OSError:
+        return False
+    return True
 
 
 def _open_directory(name: Path | bytes, parent: int | None) -> int:

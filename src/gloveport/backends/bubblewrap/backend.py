@@ -20,15 +20,15 @@ from gloveport.backends.base import BackendBase, ChangeSet, Process, builtin_err
 from gloveport.backends.bubblewrap.cgroups import Cgroups, find_cgroups
 from gloveport.backends.bubblewrap.changes import CopyChanges, OverlayChanges
 from gloveport.backends.bubblewrap.freezing import freeze, frozen, thaw
-from gloveport.backends.bubblewrap.helpers import Helpers, install_helpers
-from gloveport.backends.bubblewrap.live import LiveSandbox, Means, encode_env, start_sandbox
+from gloveport.backends.bubblewrap.helpers import install_helpers
+from gloveport.backends.bubblewrap.lifecycle import Lifecycle, contain
+from gloveport.backends.bubblewrap.live import LiveSandbox, Means, encode_env
 from gloveport.backends.bubblewrap.lower import LowerFacts
-from gloveport.backends.bubblewrap.place import Place, empty_trash, find_places, make_place, sweep
+from gloveport.backends.bubblewrap.place import empty_trash, find_places, sweep
 from gloveport.backends.bubblewrap.probe import probe_host
 from gloveport.backends.bubblewrap.processors import can_bind
 from gloveport.backends.bubblewrap.render import Places, render
-from gloveport.backends.bubblewrap.sealing import fill, seal
-from gloveport.backends.bubblewrap.workspace import Workspace, copy_instead, prepare_workspace
+from gloveport.backends.bubblewrap.sealing import seal
 from gloveport.errors import (
     BackendUnavailable,
     Conflict,
@@ -77,7 +77,7 @@ class BubblewrapBackend(BackendBase):
         self._render = render
         self._sandboxes: dict[str, LiveSandbox] = {}
         self._cgroups = Cgroups(version=2, roots={})
-        self._helpers: Helpers | None = None
+        self._lives: Lifecycle | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
@@ -85,7 +85,7 @@ class BubblewrapBackend(BackendBase):
         self._cgroups = find_cgroups(str(self._state))
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
-        self._tasks.start_soon(_contain, self._sweep)
+        self._tasks.start_soon(contain, self._sweep)
         return self
 
     async def __aexit__(
@@ -124,29 +124,8 @@ class BubblewrapBackend(BackendBase):
 
     async def create(self, plan: Plan) -> Ref:
         """Make one sandbox: directories, workspace, control group, bubblewrap, guestd's hello."""
-        return await self._create(plan, None)
-
-    async def _create(self, plan: Plan, known: LowerFacts | None) -> Ref:
         self._check(plan)
-        if self._tasks is None:
-            raise BackendUnavailable("the backend is closed", hint="use it inside `async with`")
-        means = Means(helpers=self._ready_helpers(), cgroups=self._cgroups, tasks=self._tasks, render=self._render)
-        try:
-            place = make_place(self._state, plan.sandbox)
-        except OSError as error:
-            raise BackendUnavailable(
-                f"{self._state} cannot be written: {error.strerror}",
-                hint="make room on its disk, or point GLOVEPORT_STATE elsewhere",
-            ) from error
-        try:
-            workspace = await prepare_workspace(plan, place, known or self._known_of(plan))
-            self._sandboxes[plan.sandbox] = await _start(plan, place, workspace, means)
-        except BaseException as error:
-            try:
-                self._discard(place)
-            except BackendUnavailable as further:
-                error.add_note(further.message)
-            raise
+        self._sandboxes[plan.sandbox] = await self._open().create(plan, self._known_of(plan))
         return Ref(id=plan.sandbox, backend=self.name)
 
     async def status(self, ref: Ref) -> SandboxStatus:
@@ -229,12 +208,10 @@ class BubblewrapBackend(BackendBase):
         sandbox = self._sandboxes.get(ref.id)
         if sandbox is None:
             return
-        with anyio.CancelScope(shield=True):
-            try:
-                await sandbox.end()
-            finally:
-                self._sandboxes.pop(ref.id, None)
-                self._discard(sandbox.place)
+        try:
+            await self._open().delete(sandbox)
+        finally:
+            self._sandboxes.pop(ref.id, None)
 
     async def egress(self, ref: Ref) -> socket.socket:
         """Made by guestd in the guest's network, before any program of the guest ran."""
@@ -269,19 +246,11 @@ class BubblewrapBackend(BackendBase):
     async def reset(self, ref: Ref, plan: Plan) -> None:
         """End everything in the sandbox, and start it anew by `plan`, under the same id.
 
-        What is new starts while what was there ends: both take the kernel about as long.
+        Where that cannot be, the sandbox has failed, and what it had is still there.
         """
         sandbox = self._known(ref)
         self._check(plan)
-        with anyio.CancelScope(shield=True):  # half of it would be the loss of everything
-            sandbox.leave()
-            del self._sandboxes[ref.id]
-            try:
-                sandbox.place.discard()
-                await self._create(plan, sandbox.workspace.facts)
-            finally:
-                await sandbox.end()
-                self._empty_trash()
+        self._sandboxes[ref.id] = await self._open().reset(sandbox, plan)
 
     async def changes(self, ref: Ref) -> ChangeSet:
         """Read the workspace's upper layer on the host; works for a failed or stopped sandbox too."""
@@ -312,22 +281,18 @@ class BubblewrapBackend(BackendBase):
                 limit="cpus",
             )
 
-    def _discard(self, place: Place) -> None:
-        place.discard()
-        self._empty_trash()
-
-    def _empty_trash(self) -> None:
-        if self._tasks is not None:
-            self._tasks.start_soon(_contain, partial(empty_trash, self._state))
+    def _open(self) -> Lifecycle:
+        if self._tasks is None:
+            raise BackendUnavailable("the backend is closed", hint="use it inside `async with`")
+        if self._lives is None:
+            helpers = install_helpers(self._state)
+            means = Means(helpers=helpers, cgroups=self._cgroups, tasks=self._tasks, render=self._render)
+            self._lives = Lifecycle(self._state, means)
+        return self._lives
 
     async def _builtin(self, ref: Ref, path: str, *argv: str, stdin: bytes | None = None) -> bytes:
         request = ExecRequest(argv=argv, builtin=True, stdin=stdin is not None, output_bytes=_KEEP_EVERYTHING)
         return await _collect(await self._start_process(ref, request), path, stdin)
-
-    def _ready_helpers(self) -> Helpers:
-        if self._helpers is None:
-            self._helpers = install_helpers(self._state)
-        return self._helpers
 
     def _known(self, ref: Ref) -> LiveSandbox:
         sandbox = self._sandboxes.get(ref.id)
@@ -348,34 +313,6 @@ class BubblewrapBackend(BackendBase):
 
     def _unknown(self, ref: Ref) -> NotFound:
         return NotFound(f"no sandbox {ref.id!r}", hint="see what there is with: gloveport list", id=ref.id)
-
-
-async def _contain(work: Callable[[], object]) -> None:
-    """Do housekeeping in a thread; its failure is logged, and no reason to end anybody's sandbox."""
-    try:
-        await anyio.to_thread.run_sync(work)
-    except Exception:  # noqa: BLE001 - whatever it is
-        _log.exception("cannot tidy up; the next sweep tries again")
-
-
-async def _start(plan: Plan, place: Place, workspace: Workspace, means: Means) -> LiveSandbox:
-    """Start with the workspace as it was prepared, or with a copy where this host cannot show it."""
-    while True:
-        try:
-            sandbox = await start_sandbox(plan, place, workspace, means)
-            break
-        except BackendUnavailable as error:
-            other = await copy_instead(workspace, place, error.message)
-            if other is None:
-                raise
-            workspace = other
-    try:
-        await fill(sandbox)
-    except BaseException:
-        with anyio.CancelScope(shield=True):
-            await sandbox.end()
-        raise
-    return sandbox
 
 
 async def _collect(process: GuestProcess, path: str, stdin: bytes | None) -> bytes:

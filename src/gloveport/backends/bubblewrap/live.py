@@ -69,6 +69,13 @@ class LiveSandbox:
     ending: anyio.Lock = field(default_factory=anyio.Lock)
     """The end of its wall time and a `delete` may come together."""
 
+    def watch_from_now(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Have its limits kept from now on; its wall time begins."""
+        self.created_at = time.time()
+        watched = Watched(upper=self.place.upper, workspace=_workspace(self.plan), open_proc=self.launched.open_proc)
+        self.watch = Watch(self.plan.limits, self.channel, watched, self.expire)
+        tasks.start_soon(self.guard, self.watch)
+
     def lost(self, reason: str) -> None:
         """Guestd is gone without having been asked to go."""
         if self.state in (SandboxState.RUNNING, SandboxState.CREATING):
@@ -145,6 +152,17 @@ async def start_sandbox(plan: Plan, place: Place, workspace: Workspace, means: M
             env=Environment(encode_env(plan.env)),
         )
         means.tasks.start_soon(sandbox.channel.run, sandbox.lost)
+        # While bubblewrap works: what another process reads of this sandbox, which its hello changes nothing of.
+        place.record(
+            Record(
+                id=plan.sandbox,
+                created_at=sandbox.created_at,
+                plan_digest=sandbox.digest,
+                image="host",
+                source=workspace.source,
+                layer=str(workspace.sealed or ""),
+            )
+        )
         with started.way_out or nullcontext() as way_out:
             with anyio.fail_after(_START_SECONDS):
                 await sandbox.channel.ready()
@@ -162,19 +180,6 @@ async def start_sandbox(plan: Plan, place: Place, workspace: Workspace, means: M
         raise
     sandbox.state = SandboxState.RUNNING
     started.launched.find_guestd()
-    place.record(
-        Record(
-            id=plan.sandbox,
-            created_at=sandbox.created_at,
-            plan_digest=sandbox.digest,
-            image="host",
-            source=workspace.source,
-            layer=str(workspace.sealed or ""),
-        )
-    )
-    watched = Watched(upper=place.upper, workspace=_workspace(plan), open_proc=started.launched.open_proc)
-    sandbox.watch = Watch(plan.limits, sandbox.channel, watched, sandbox.expire)
-    means.tasks.start_soon(sandbox.guard, sandbox.watch)
     return sandbox
 
 

@@ -75,6 +75,8 @@ class Place:
     path: Path
     user: HostUser
     lock: DirectoryLock
+    turn: int = 0
+    """How often the sandbox was reset: what it has is in a directory of its own each time."""
 
     @property
     def owner(self) -> tuple[int, int] | None:
@@ -84,7 +86,7 @@ class Place:
     @property
     def guest(self) -> Path:
         """What belongs to the sandbox's user."""
-        return self.path / "guest"
+        return self.path / (f"guest-{self.turn}" if self.turn else "guest")
 
     @property
     def upper(self) -> Path:
@@ -111,9 +113,36 @@ class Place:
         """Where the launcher mounts what the sandbox's user could not reach."""
         return self.guest / "stage"
 
+    def make(self, directory: Path) -> Path:
+        """Make one of these directories, once it is needed, and have it belong to the sandbox's user."""
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(mode=0o700)
+        if self.owner is not None:
+            os.chown(directory, *self.owner)
+        return directory
+
     def record(self, record: Record) -> None:
         """Write `record.json`."""
         (self.path / "record.json").write_text(json.dumps(asdict(record)), "utf-8")
+
+    def anew(self) -> Place:
+        """Directories for the same sandbox from its beginning, with a user of their own, beside those it has."""
+        place = replace(self, user=HostUser.choose(), turn=self.turn + 1)
+        try:
+            place.fill()
+        except BaseException:
+            remove_tree(place.guest)
+            raise
+        return place
+
+    def fill(self) -> None:
+        """Make the directories that every sandbox has."""
+        for directory in (self.guest, self.upper, self.work):
+            self.make(directory)
+
+    def clear(self) -> None:
+        """Move what the guest had out of sight; the place goes on. Raises as `discard`."""
+        self._throw_away(self.guest)
 
     def discard(self) -> None:
         """Move the directory out of sight at once; `remove_tree` of the result may take its time.
@@ -121,21 +150,25 @@ class Place:
         Raises `BackendUnavailable` when it cannot; it belongs to nobody then, and the next sweep tries again.
         """
         try:
+            self._throw_away(self.path)
+        finally:
+            self.lock.release()
+
+    def _throw_away(self, path: Path) -> None:
+        try:
             trash = make_private(self.path.parent.parent / "trash")
-            self.path.rename(trash / f"{self.path.name}-{secrets.token_hex(4)}")
+            path.rename(trash / f"{self.path.name}-{secrets.token_hex(4)}")
         except FileNotFoundError:
             return
         except OSError as error:
             raise BackendUnavailable(
-                f"{self.path} cannot be removed: {error.strerror}",
+                f"{path} cannot be removed: {error.strerror}",
                 hint="see what holds it (an immutable file, a mount); the next start tries again",
             ) from error
-        finally:
-            self.lock.release()
 
 
 def make_place(state: Path, sandbox: str) -> Place:
-    """Make the directories of a new sandbox, locked by this process before a sweep can see them."""
+    """Make the directories that every sandbox has, locked by this process before a sweep can see them."""
     user = HostUser.choose()
     root = make_private(state / "sandboxes", mode=0o711)
     scratch = Path(tempfile.mkdtemp(dir=make_private(state / "new")))
@@ -143,10 +176,7 @@ def make_place(state: Path, sandbox: str) -> Place:
     try:
         scratch.chmod(0o711)
         place = Place(path=scratch, user=user, lock=lock)
-        for directory in (place.guest, place.upper, place.work, place.empty, place.copy, place.stage):
-            directory.mkdir(mode=0o700)
-            if os.geteuid() == 0:
-                os.chown(directory, user.uid, user.gid)
+        place.fill()
         scratch.rename(root / sandbox)
     except BaseException:
         remove_tree(scratch)

@@ -79,12 +79,14 @@ async def prepare_workspace(plan: Plan, place: Place, known: LowerFacts | None =
     if overlay.layer:
         begun = _with_layer(begun, Path(overlay.layer), place)
     if overlay.lower is None:
+        place.make(place.empty)
         return begun
     source = Path(overlay.lower)
     facts = known if known is not None else await anyio.to_thread.run_sync(inspect_lower, source)
     _check_base(overlay, facts)
     begun = replace(begun, facts=facts)
     if overlay.base is not None and overlay.base.is_covered:
+        place.make(place.empty)
         return replace(begun, original=source, source=str(source), is_covered=True)
     if not overlay.layer:
         seen = os.stat(source)
@@ -93,11 +95,11 @@ async def prepare_workspace(plan: Plan, place: Place, known: LowerFacts | None =
     if facts.is_shown:
         if not root:
             return replace(begun, lower=str(source), original=source, source=str(source))
-        target = place.stage / "workspace"
+        target = place.make(place.stage) / "workspace"
         target.mkdir()
         owner = (facts.uid, facts.gid)
         return replace(begun, lower=str(target), original=source, source=str(source), owner=owner)
-    await _copy(source, place.copy, place)
+    await _copy(source, place.make(place.copy), place)
     return replace(begun, lower=str(place.copy), original=place.copy, source=str(source))
 
 
@@ -121,7 +123,7 @@ async def copy_instead(workspace: Workspace, place: Place, trouble: str) -> Work
 
 async def _copy_owned(workspace: Workspace, place: Place) -> Workspace:
     if workspace.owner is not None:
-        await _copy(workspace.original, place.copy, place)
+        await _copy(workspace.original, place.make(place.copy), place)
         workspace = replace(workspace, lower=str(place.copy), original=place.copy, owner=None)
     if workspace.layer_owner is not None and workspace.sealed is not None:
         copied = place.guest / _LAYER
@@ -136,7 +138,7 @@ def _with_layer(workspace: Workspace, sealed: Path, place: Place) -> Workspace:
     dress_like(sealed, place.upper, owner=place.owner)
     if os.geteuid() != 0:
         return replace(workspace, layer=str(sealed), sealed=sealed)
-    target = place.stage / _LAYER
+    target = place.make(place.stage) / _LAYER
     target.mkdir()
     return replace(workspace, layer=str(target), sealed=sealed, layer_owner=LAYER_OWNER)
 
@@ -181,7 +183,7 @@ def _stage_targets(plan: Plan, place: Place) -> dict[str, str]:
             continue
         if not mount.writable and _is_reachable(mount.source):
             continue
-        target = place.stage / str(len(staged))
+        target = place.make(place.stage) / str(len(staged))
         if Path(mount.source).is_dir():
             target.mkdir()
         else:
@@ -192,11 +194,16 @@ def _stage_targets(plan: Plan, place: Place) -> dict[str, str]:
 
 def _is_reachable(source: str) -> bool:
     """Whether everybody may pass to `source` and read it: staging it would only cost time."""
-    path = Path(source)
-    facts = path.stat()
-    wanted = 0o005 if stat.S_ISDIR(facts.st_mode) else 0o004
-    passes = all(parent.stat().st_mode & 0o001 for parent in path.resolve().parents)
-    return passes and facts.st_mode & wanted == wanted
+    mode = os.stat(source).st_mode
+    wanted = 0o005 if stat.S_ISDIR(mode) else 0o004
+    if mode & wanted != wanted:
+        return False
+    place = os.path.realpath(source)
+    while (above := os.path.dirname(place)) != place:
+        if not os.stat(above).st_mode & 0o001:
+            return False
+        place = above
+    return True
 
 
 async def _copy(source: Path, target: Path, place: Place) -> None:
