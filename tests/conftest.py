@@ -111,6 +111,17 @@ def place() -> Iterator[Path]:
     remove_tree(path)
 
 
+@pytest.fixture
+def on_overlay(place: Path) -> Iterator[Path]:
+    """A directory on an overlay file system, which cannot hold the upper layer of another."""
+    for name in ("lower", "upper", "work", "merged"):
+        (place / name).mkdir()
+    layers = f"lowerdir={place}/lower,upperdir={place}/upper,workdir={place}/work"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", layers, place / "merged"], check=True)
+    yield place / "merged"
+    subprocess.run(["umount", place / "merged"], check=True)
+
+
 @pytest.fixture(scope="session")
 def kept_helpers() -> Iterator[Path]:
     """Where the programs of an installation wait for the next test: a thousand files that are the same for all."""

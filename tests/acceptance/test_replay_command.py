@@ -128,7 +128,9 @@ async def test_a_run_is_forked_at_a_step_and_goes_on_with_another_model(scripted
     (repository / "README").write_text("yet another project\n")
     failed = await in_thread(other, "replay", started["forked_from"]["run"], "--fork", "2", "--json")
     assert failed.returncode == 69, failed
-    assert "exchange 1 with the model is not on the tape" in json.loads(failed.stdout.splitlines()[-1])["message"]
+    message = json.loads(failed.stdout.splitlines()[-1])["message"]
+    assert "exchange 1 with the model is not on the tape" in message
+    assert "because step 0 (Bash) came out otherwise" in message
 
     keyless = replace(other, env={name: value for name, value in other.env.items() if "API_KEY" not in name})
     refused = await in_thread(keyless, "replay", "last", "--fork", "1")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,6 @@ from gloveport.sandbox import Manager, Sandbox, shell_request
 from gloveport.settings import Settings
 
 pytestmark = [pytest.mark.anyio, pytest.mark.needs("root")]
-
-
-@pytest.fixture
-def on_overlay(place: Path) -> Iterator[Path]:
-    """A directory on an overlay file system, which cannot hold the upper layer of another."""
-    for name in ("lower", "upper", "work", "merged"):
-        (place / name).mkdir()
-    layers = f"lowerdir={place}/lower,upperdir={place}/upper,workdir={place}/work"
-    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", layers, place / "merged"], check=True)
-    yield place / "merged"
-    subprocess.run(["umount", place / "merged"], check=True)
 
 
 async def test_a_state_directory_that_holds_no_overlay_gets_a_copy(

@@ -89,17 +89,6 @@ def file(place: Path) -> Path:
     return place / "saved.tar"
 
 
-@pytest.fixture
-def on_overlay(place: Path) -> Iterator[Path]:
-    """A directory on an overlay file system, which cannot hold the upper layer of another."""
-    for name in ("lower", "upper", "work", "merged"):
-        (place / name).mkdir()
-    layers = f"lowerdir={place}/lower,upperdir={place}/upper,workdir={place}/work"
-    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", layers, place / "merged"], check=True)
-    yield place / "merged"
-    subprocess.run(["umount", place / "merged"], check=True)
-
-
 async def on(manager: Manager, repository: Path | None) -> Sandbox:
     return Sandbox(await manager.create(Spec(source=Source(repo=str(repository)) if repository else None)))
 

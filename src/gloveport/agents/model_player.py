@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -54,8 +54,11 @@ class TapeTransport(httpx2.AsyncBaseTransport):
         count: int | None = None,
         live: httpx2.AsyncClient | None = None,
         live_model: str | None = None,
+        because: Callable[[], str] = str,
     ) -> None:
+        """`because` adds to what is said of a miss."""
         self._tape = tape
+        self._because = because
         self._left = list(tape.exchanges if count is None else tape.exchanges[:count])
         self._live = live
         self._live_model = live_model
@@ -85,7 +88,7 @@ class TapeTransport(httpx2.AsyncBaseTransport):
             return await self._live.send(self._readdressed(request, document), stream=True)
         miss = self._miss(parts)
         self.misses.append(miss)
-        error = {"type": "error", "error": {"type": "invalid_request_error", "message": miss.reason}}
+        error = {"type": "error", "error": {"type": "invalid_request_error", "message": miss.reason + self._because()}}
         stream = _Answer(json.dumps(error).encode(), is_whole=True)
         return httpx2.Response(HTTPStatus.BAD_REQUEST, headers=_JSON, stream=stream, request=request)
 
