@@ -154,6 +154,10 @@ async def test_a_file_replays_on_what_it_names_and_what_came_instead_is_accepted
     assert b"-then\n    +now" in done.stdout
     assert "no divergence" in await in_thread(cli.ok, "replay", str(place / "accepted.json"), "--repo", str(repository))
     assert (await in_thread(cli, "replay", str(file), "--from", "2")).returncode == 0
+    elsewhere = write(place / "elsewhere.json", ("shell", {"command": "ls"}, ""), repo="https://host.invalid/r.git")
+    refused = await in_thread(cli, "replay", str(elsewhere))
+    assert refused.returncode == 2, refused
+    assert b"name it yourself with --repo" in refused.stderr
 
 
 async def test_a_sandbox_of_the_runner_is_replayed_in_as_it_is(cli, place: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import anyio
 
@@ -92,6 +93,11 @@ def _spec(trajectory: Trajectory, asked: ReplayAsked) -> tuple[Spec, list[str]]:
     source = asked.source
     if source is None and isinstance(repo := trajectory.metadata.get("repo"), str) and repo:
         commit = trajectory.metadata.get("commit")
+        if not Path(repo).exists():  # whoever wrote the file would have this host ask any other one for it
+            raise InvalidRequest(
+                f"the file worked on {repo!r}, which is no directory here",
+                hint="if you trust that, name it yourself with --repo",
+            )
         source = Source(repo=repo, commit=commit if isinstance(commit, str) and commit else None)
         notes.append(f"it works on {repo}, which the file names")
     if source is None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,14 +19,16 @@ _USED_UP = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """An open file that replaces `path` when the block ends well, and is gone when it does not.
+    """An open file that replaces `path` when the block ends well and it is on the disk, and is gone when not.
 
     An `OSError` of the block becomes `LimitExceeded` where space is used up, otherwise `BackendUnavailable`.
     """
-    scratch = path.with_name(f".{path.name}")
+    scratch = path.with_name(f".gloveport-{secrets.token_hex(8)}")  # nobody else's, and no link of anybody's
     try:
-        with scratch.open("wb") as file:
+        with scratch.open("xb") as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())
         scratch.rename(path)
     except BaseException as error:
         with suppress(OSError):
