@@ -20,8 +20,6 @@ from pathlib import Path
 
 import pytest
 
-from gloveport.backends.bubblewrap.lower import inspect_lower
-from gloveport.backends.bubblewrap.place import LAYER_OWNER
 from gloveport.errors import (
     BackendUnavailable,
     Conflict,
@@ -37,7 +35,8 @@ from gloveport.model import Base, Overlay, Snapshot, Source, Spec
 from gloveport.sandbox import Manager, Sandbox
 from gloveport.sandbox.snapshot_files import load_snapshot, save_snapshot, write_snapshot
 from gloveport.settings import Settings
-from gloveport.store import Snapshots, remove_tree
+from gloveport.store import LAYER_OWNER, Snapshots, remove_tree
+from gloveport.store.lower import inspect_lower
 
 from ..conftest import PATIENCE, Cli, MakeRepository, files_no_larger_than  # noqa: TID252 - tests are no package of ours
 from .test_snapshots import SPECIAL, edit, run, tree

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from gloveport.backends.bubblewrap.lower import copy_tree, inspect_lower
 from gloveport.backends.bubblewrap.place import make_place
 from gloveport.backends.bubblewrap.workspace import prepare_workspace
 from gloveport.errors import InvalidRequest, NotFound, PermissionDenied
 from gloveport.model import Bind, Limits, Overlay, Plan
 from gloveport.store import remove_tree
+from gloveport.store.lower import copy_tree, inspect_lower
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 as_user = pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

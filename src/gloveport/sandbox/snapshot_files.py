@@ -12,8 +12,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from gloveport.backends.bubblewrap.lower import copy_tree, inspect_lower
-from gloveport.backends.bubblewrap.place import LAYER_OWNER
 from gloveport.errors import (
     BackendUnavailable,
     Conflict,
@@ -24,7 +22,18 @@ from gloveport.errors import (
     PermissionDenied,
 )
 from gloveport.model import BASE_LAYER, Base, Snapshot
-from gloveport.store import Draft, Part, Snapshots, cannot_write, read_file, read_layer, whole_file, write_file
+from gloveport.store import (
+    LAYER_OWNER,
+    Draft,
+    Part,
+    Snapshots,
+    cannot_write,
+    read_file,
+    read_layer,
+    whole_file,
+    write_file,
+)
+from gloveport.store.lower import copy_tree, inspect_lower
 from gloveport.store.tree import MOST_BYTES
 
 __all__ = ["load_snapshot", "read_snapshot", "save_snapshot", "write_snapshot"]

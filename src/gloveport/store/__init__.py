@@ -2,6 +2,7 @@
 
 from gloveport.store.copying import copy_exactly, dress_like
 from gloveport.store.files import cannot_write, whole_file
+from gloveport.store.identity import FIRST_UID, LAYER_OWNER
 from gloveport.store.layers import ReadLayer, glance, read_layer
 from gloveport.store.layout import DirectoryLock, claim, make_private, remove_tree, try_claim
 from gloveport.store.redact import MASK, Redactor
@@ -10,7 +11,9 @@ from gloveport.store.snapshots import Draft, Snapshots
 from gloveport.store.trail import GENESIS, Trail, read_trail, verify_trail
 
 __all__ = [
+    "FIRST_UID",
     "GENESIS",
+    "LAYER_OWNER",
     "MASK",
     "DirectoryLock",
     "Draft",

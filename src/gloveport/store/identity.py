@@ -1,4 +1,4 @@
-"""Making files as somebody else: where root itself is nobody, it can make none that it could give away."""
+"""Whom files belong to; and making them as somebody else, where root itself is nobody and has none to give away."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["acting_as"]
+__all__ = ["FIRST_UID", "LAYER_OWNER", "acting_as"]
+
+FIRST_UID = 1_879_048_192
+"""Root's sandboxes run as a uid of their own from here on: above every range that systemd, containers and
+directory services hand out, below 2^31."""
+LAYER_OWNER = (FIRST_UID, FIRST_UID)
+"""Whom root's snapshots belong to: no sandbox's user, and not root, whose set-user-ID bits they could hold."""
 
 
 @contextmanager

@@ -23,7 +23,6 @@ from gloveport.backends.bubblewrap.freezing import freeze, frozen, thaw
 from gloveport.backends.bubblewrap.helpers import install_helpers
 from gloveport.backends.bubblewrap.lifecycle import Lifecycle, contain
 from gloveport.backends.bubblewrap.live import LiveSandbox, Means, encode_env
-from gloveport.backends.bubblewrap.lower import LowerFacts
 from gloveport.backends.bubblewrap.place import empty_trash, find_places, sweep
 from gloveport.backends.bubblewrap.probe import probe_host
 from gloveport.backends.bubblewrap.processors import can_bind
@@ -51,6 +50,7 @@ from gloveport.model import (
     SandboxStatus,
 )
 from gloveport.store import Draft, make_private
+from gloveport.store.lower import LowerFacts
 
 __all__ = ["LARGEST_READ", "BubblewrapBackend"]
 

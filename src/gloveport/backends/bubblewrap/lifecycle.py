@@ -12,12 +12,12 @@ import anyio
 import anyio.to_thread
 
 from gloveport.backends.bubblewrap.live import LiveSandbox, Means, start_sandbox
-from gloveport.backends.bubblewrap.lower import LowerFacts
 from gloveport.backends.bubblewrap.place import Place, empty_trash, make_place
 from gloveport.backends.bubblewrap.sealing import fill
 from gloveport.backends.bubblewrap.workspace import Workspace, copy_instead, prepare_workspace
 from gloveport.errors import BackendUnavailable, GloveportError
 from gloveport.model import Plan, SandboxState
+from gloveport.store.lower import LowerFacts
 
 __all__ = ["Lifecycle", "contain"]
 

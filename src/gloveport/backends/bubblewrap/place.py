@@ -14,11 +14,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from gloveport.errors import BackendUnavailable
-from gloveport.store import DirectoryLock, claim, make_private, remove_tree, try_claim
+from gloveport.store import FIRST_UID, DirectoryLock, claim, make_private, remove_tree, try_claim
 
 __all__ = [
-    "FIRST_UID",
-    "LAYER_OWNER",
     "HostUser",
     "Place",
     "Record",
@@ -28,11 +26,6 @@ __all__ = [
     "sweep",
 ]
 
-FIRST_UID = 1_879_048_192
-"""Root's sandboxes run as a uid of their own from here on: above every range that systemd, containers and
-directory services hand out, below 2^31."""
-LAYER_OWNER = (FIRST_UID, FIRST_UID)
-"""Whom root's snapshots belong to: no sandbox's user, and not root, whose set-user-ID bits they could hold."""
 _UID_BITS = 27
 _log = logging.getLogger(__name__)
 _LONGEST_MAKING = 60.0

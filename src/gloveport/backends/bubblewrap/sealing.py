@@ -11,10 +11,9 @@ from pathlib import Path
 import anyio.to_thread
 
 from gloveport.backends.bubblewrap.live import LiveSandbox
-from gloveport.backends.bubblewrap.place import LAYER_OWNER
 from gloveport.errors import BackendUnavailable
 from gloveport.model import Base, Tmpfs
-from gloveport.store import Draft, copy_exactly
+from gloveport.store import LAYER_OWNER, Draft, copy_exactly
 
 __all__ = ["fill", "seal"]
 

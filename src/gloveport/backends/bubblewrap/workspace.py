@@ -16,11 +16,11 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from gloveport.backends.bubblewrap.launcher import Stage
-from gloveport.backends.bubblewrap.lower import LowerFacts, copy_tree, inspect_lower
-from gloveport.backends.bubblewrap.place import LAYER_OWNER, Place
+from gloveport.backends.bubblewrap.place import Place
 from gloveport.errors import Conflict
 from gloveport.model import Bind, Overlay, Plan
-from gloveport.store import copy_exactly, dress_like
+from gloveport.store import LAYER_OWNER, copy_exactly, dress_like
+from gloveport.store.lower import LowerFacts, copy_tree, inspect_lower
 
 __all__ = ["IDMAP_TROUBLE", "Workspace", "copy_instead", "prepare_workspace", "stages_for"]
 
