@@ -13,8 +13,11 @@ __all__ = ["main"]
 _EXTRA = frozenset(("mcp", "mcp_types", "starlette", "uvicorn"))
 
 
-def main(words: Sequence[str]) -> int:
-    """Serve as the arguments say, until the client is gone or a signal comes. Raises `Unsupported` without the SDK."""
+def main(words: Sequence[str] = ()) -> int:
+    """Serve as the arguments say, until the client is gone or a signal comes. Raises `Unsupported` without the SDK.
+
+    Without arguments on standard input and output, as whoever finds it by the entry point group `mcp.servers` calls it.
+    """
     try:
         module = importlib.import_module("gloveport.mcp.command")
     except ModuleNotFoundError as error:
