@@ -20,7 +20,16 @@ from gloveport.errors import InvalidRequest, NotFound
 from gloveport.policy.reading.lines import Place, line_numbers
 from gloveport.policy.reading.schema import PolicyDocument
 
-__all__ = ["Document", "Mistake", "check_object", "parse_document", "read_document", "read_object", "refuse"]
+__all__ = [
+    "Document",
+    "Mistake",
+    "check_object",
+    "parse_document",
+    "read_document",
+    "read_file",
+    "read_object",
+    "refuse",
+]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -57,17 +66,25 @@ def read_document(path: Path) -> Document:
 
     Raises `NotFound`, or `InvalidRequest` that lists every mistake, for what is no regular file too.
     """
+    data = read_file(path, "the policy")
+    return parse_document(data, str(path), is_json=path.suffix == ".json")
+
+
+def read_file(path: Path, what: str, *, hint: str = _HINT) -> bytes:
+    """The bytes of a file that somebody wrote by hand, one more than `read_object` takes where it is larger.
+
+    Raises `NotFound` for what cannot be opened and names it as `what`; `InvalidRequest` for what is no regular file.
+    """
     try:
         # A FIFO that nobody writes to would be waited for.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                refuse(str(path), [Mistake(line=1, what="not a regular file")])
-            data = file.read(LARGEST_FILE + 1)
+                refuse(str(path), [Mistake(line=1, what="not a regular file")], hint=hint)
+            return file.read(LARGEST_FILE + 1)
     except OSError as error:
         raise NotFound(
-            f"cannot read the policy {path}: {error.strerror}", hint="check that it is there, and that you may read it"
+            f"cannot read {what} {path}: {error.strerror}", hint="check that it is there, and that you may read it"
         ) from error
-    return parse_document(data, str(path), is_json=path.suffix == ".json")
 
 
 def parse_document(data: bytes, file: str, *, is_json: bool = False) -> Document:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import tree_sitter
 import tree_sitter_json
@@ -37,7 +37,7 @@ def _document(root: tree_sitter.Node, lines: dict[Place, int]) -> None:
             _pair(node, (), lines)
         elif node.type in ("table", "table_array_element"):
             head, *pairs = [child for child in node.named_children if child.type != "comment"]
-            place: Place = tuple(_keys(head))
+            place = _place(tuple(_keys(head)), elements)
             lines.setdefault(place, _line(node))
             if node.type == "table_array_element":
                 number = elements.get(place, 0)
@@ -46,6 +46,16 @@ def _document(root: tree_sitter.Node, lines: dict[Place, int]) -> None:
                 lines[place] = _line(node)
             for pair in pairs:
                 _pair(pair, place, lines)
+
+
+def _place(keys: Sequence[str], elements: Mapping[Place, int]) -> Place:
+    """Where a table stands: below a list of tables it belongs to the last one so far."""
+    place: Place = ()
+    for key in keys[:-1]:
+        place = (*place, key)
+        if place in elements:
+            place = (*place, elements[place] - 1)
+    return (*place, keys[-1])
 
 
 def _pair(node: tree_sitter.Node, above: Place, lines: dict[Place, int]) -> None:
