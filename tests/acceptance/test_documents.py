@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -92,6 +93,33 @@ def test_the_policy_page_says_what_its_commands_print(cli, tmp_path: Path) -> No
         )
         assert done.returncode == 0, done
         assert re.match(re.escape(shown).replace("…", ".*"), done.stdout, re.DOTALL), (command, done.stdout)
+
+
+def test_the_trajectories_page_says_what_a_score_looks_like(cli, tmp_path: Path) -> None:
+    def step(tool: str, status: int, **params: str) -> dict[str, object]:
+        outcome = {"status": status, "is_error": status != 0}
+        return {"tool_name": tool, "params": params, "gloveport": {"outcome": outcome}}
+
+    steps = [
+        step("Read", 0, file_path="/workspace/calc.py"),
+        step("Edit", 0, file_path="/workspace/calc.py", old_string="-", new_string="+"),
+        step("Edit", 0, file_path="/workspace/test_calc.py", old_string="-", new_string="+"),
+        step("Bash", 1, command="python -m pytest tests"),
+        step("Bash", 0, command="python -m pytest"),
+    ]
+    (tmp_path / "trajectory.json").write_text(json.dumps({"steps": steps, "metadata": {}}))
+    (tmp_path / "rubric.toml").write_text(block("docs/reference/trajectories.md", "toml", "# rubric.toml"))
+    command, _, shown = block("docs/reference/trajectories.md", "console", "gloveport score").partition("\n")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euc", command.removeprefix("$ ")],
+        cwd=tmp_path,
+        env={**cli.environment, "PATH": path},
+        capture_output=True,
+        timeout=120,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, shown), done
 
 
 def test_both_readmes_have_the_same_commands() -> None:

@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, Row] = {
     "apply": Row("gloveport.cli.apply:command", "Apply a run's patch to your files."),
     "replay": Row("gloveport.cli.replay:command", "Carry out recorded tool calls again, and compare."),
     "export": Row("gloveport.cli.export:command", "Write a trajectory in the format of other tools."),
+    "score": Row("gloveport.cli.score:command", "Score how a trajectory went, by a rubric."),
     "verify": Row("gloveport.cli.verify:command", "Check that the records of a run or a sandbox were not altered."),
     "create": Row("gloveport.cli.create:command", "Make a sandbox."),
     "snapshot": Row("gloveport.cli.snapshot:command", "Save the files of a sandbox."),

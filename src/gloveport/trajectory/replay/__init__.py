@@ -1,6 +1,6 @@
 """Replay: the tool calls of a trajectory again, held against what was recorded of them."""
 
-from gloveport.trajectory.replay.changes import CACHES
+from gloveport.trajectory.caches import CACHES
 from gloveport.trajectory.replay.engine import replay, replay_on_forks
 from gloveport.trajectory.replay.execution import OpenSandbox, ReplayRequest
 from gloveport.trajectory.replay.live import Recording, accept, recording

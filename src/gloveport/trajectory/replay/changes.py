@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -12,18 +11,14 @@ from gloveport.backends.base import Backend, ChangeSet
 from gloveport.model import Ref
 from gloveport.sandbox import Sandbox
 from gloveport.sandbox.workspace_digest import WorkspaceDigest
+from gloveport.trajectory.caches import CACHES
 from gloveport.trajectory.replay.facts import Facts
 from gloveport.trajectory.replay.normalise import Applied, Normaliser, merge_applied, normalise
 from gloveport.trajectory.replay.result import Aspect, Difference, unified
 from gloveport.trajectory.steps import Outcome
 
-__all__ = ["CACHES", "ComparedChanges", "Look", "Looker", "compare_changes"]
+__all__ = ["ComparedChanges", "Look", "Looker", "compare_changes"]
 
-CACHES = re.compile(
-    r"(?:^|/)(?:__pycache__|\.pytest_cache|\.mypy_cache|\.ruff_cache|\.hypothesis|\.tox|\.nox|node_modules/\.cache)"
-    r"(?:/|$)|\.py[co]$|(?:^|/)\.coverage(?:\.|$)"
-)
-"""Paths whose contents are not compared: what tools keep for themselves, with times and addresses in it."""
 _MOST_SHOWN = 20
 _MOST_LISTED = 200
 """Paths that the record of one call lists at most: where it has as many, there may have been more."""
