@@ -27,6 +27,7 @@ TOOLS = {
     "execute_tool",
     "reset_sandbox",
     "replay_trajectory",
+    "score_trajectory",
     "snapshot_sandbox",
     "fork_sandbox",
     "list_sandboxes",
@@ -426,6 +427,52 @@ async def test_a_recorded_trajectory_replays_and_a_change_of_behaviour_is_found(
     for nonsense in ({}, {"steps": 3}, {"steps": [{"params": {}}]}, {"schema_version": "ATIF-v99"}):
         error = await refusal(client, "replay_trajectory", sandbox_id=sandbox, trajectory=nonsense)
         assert error["code"] == "invalid_request", nonsense
+
+
+async def test_what_was_recorded_in_a_sandbox_is_scored_by_a_rubric(only_client: Client) -> None:
+    client = only_client
+    sandbox = await made(client)
+    await shell(client, sandbox, "touch tests")
+    arguments = {"sandbox_id": sandbox, "tool_name": "shell", "params": {"command": "ls none"}}
+    assert (await client.call_tool("execute_tool", arguments)).is_error
+    (content,) = (await client.read_resource(f"gloveport://sandbox/{sandbox}/trajectory")).contents
+    trajectory = json.loads(content.text)
+    tidy = {"name": "tidy", "weight": 3, "max_errors": 0.25}
+    looked = {"name": "looked", "command": {"matches": "^ls", "succeeded": False, "after": "last-edit"}}
+    scored = await call(client, "score_trajectory", trajectory=trajectory, rubric={"criteria": [tidy, looked]})
+    assert (scored["score"], scored["total_steps"]) == (0.25, 2)
+    assert scored["criteria"] == [
+        {
+            "name": "tidy",
+            "check": "max_errors",
+            "weight": 3.0,
+            "score": 0.0,
+            "why": "errors: 1 of 2 calls, 0.25 at most",
+            "steps": [1],
+            "steps_total": 1,
+        },
+        {
+            "name": "looked",
+            "check": "command",
+            "weight": 1.0,
+            "score": 1.0,
+            "why": "no file was changed after it",
+            "steps": [1],
+            "steps_total": 1,
+        },
+    ]
+    for rubric, said in (
+        (
+            {"criteria": [{**tidy, "max_error": 1}]},
+            "rubric: unknown key 'criteria.0.max_error'; did you mean 'max_errors'?",
+        ),
+        ({"criteria": [{"name": "x", "command": {"matches": "("}}]}, "no regular expression"),
+        ({}, "criteria"),
+    ):
+        error = await refusal(client, "score_trajectory", trajectory=trajectory, rubric=rubric)
+        assert (error["code"], said in error["message"]) == ("invalid_request", True), error
+    error = await refusal(client, "score_trajectory", trajectory={"steps": 3}, rubric={"criteria": [tidy]})
+    assert (error["code"], "no trajectory" in error["message"]) == ("invalid_request", True), error
 
 
 async def test_a_client_gets_no_directory_outside_the_roots(only_client: Client, repository: Path, place: Path) -> None:

@@ -11,7 +11,7 @@ from mcp import types
 from pydantic import TypeAdapter, ValidationError
 
 from gloveport.errors import InvalidRequest
-from gloveport.mcp import calls, shapes, travel
+from gloveport.mcp import calls, scoring, shapes, travel
 from gloveport.mcp.progress import Progress
 from gloveport.mcp.sandboxes import Sandboxes
 from gloveport.tools.claude import CLAUDE_TOOLS
@@ -161,6 +161,16 @@ def _offers() -> Mapping[str, Offer]:
             "Carry out recorded tool calls again in a sandbox and compare what they give with what was recorded.",
             destructive=True,
             open_world=True,
+        ),
+        _offer(
+            scoring.score_trajectory,
+            shapes.ScoreTrajectory,
+            shapes.Scored,
+            "Score a trajectory",
+            "Say how well recorded tool calls went, from 0 to 1, by a rubric of weighted criteria, each with the steps "
+            "that it is about. Nothing is run, and no model is asked.",
+            read_only=True,
+            idempotent=True,
         ),
         _offer(
             calls.list_sandboxes,

@@ -14,6 +14,7 @@ __all__ = [
     "CloseSandbox",
     "Closed",
     "CreateSandbox",
+    "CriterionScored",
     "Diff",
     "Diverged",
     "ExecuteTool",
@@ -28,6 +29,8 @@ __all__ = [
     "Reset",
     "ResetSandbox",
     "SandboxFacts",
+    "ScoreTrajectory",
+    "Scored",
     "SnapshotSandbox",
     "SnapshotTaken",
 ]
@@ -217,6 +220,46 @@ class Replayed:
     details: tuple[Diverged, ...]
     notes: tuple[str, ...]
     """What could not be guaranteed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreTrajectory:
+    """Parameters of `score_trajectory`."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _ASKED
+    trajectory: Mapping[str, Any]
+    """As of `replay_trajectory`."""
+    rubric: Mapping[str, Any]
+    """`{"criteria": [{"name": …, "weight": 1, CHECK: …}]}`, where CHECK is one of `tool_used: [NAME]`,
+    `tool_unused: [NAME]`, `command: {"matches": REGEX, "succeeded": true, "after": "start" | "last-edit"}`,
+    `max_steps: N`, `max_errors: SHARE`, `max_refused: N`, `max_repeats: N`, `reads_before_edit: true`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CriterionScored:
+    """What came of one criterion."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _GIVEN
+    name: str
+    check: str
+    weight: float
+    score: float
+    """0 to 1."""
+    why: str
+    steps: tuple[int, ...]
+    """The steps that it is about, from 0: the first hundred."""
+    steps_total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """How a trajectory went."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _GIVEN
+    score: float
+    """0 to 1: the weighted mean of the criteria."""
+    total_steps: int
+    criteria: tuple[CriterionScored, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 
@@ -23,11 +24,12 @@ from gloveport.mcp.shapes import (
     SnapshotTaken,
 )
 from gloveport.sandbox import Sandbox
+from gloveport.trajectory import Trajectory
 from gloveport.trajectory.formats.registry import detect_format
 from gloveport.trajectory.reading import parse_document
 from gloveport.trajectory.replay import ReplayRequest, replay
 
-__all__ = ["fork_sandbox", "replay_trajectory", "reset_sandbox", "snapshot_sandbox"]
+__all__ = ["fork_sandbox", "read_given", "replay_trajectory", "reset_sandbox", "snapshot_sandbox"]
 
 
 async def snapshot_sandbox(sandboxes: Sandboxes, asked: SnapshotSandbox, progress: Progress) -> SnapshotTaken:
@@ -63,14 +65,19 @@ async def fork_sandbox(sandboxes: Sandboxes, asked: ForkSandbox, progress: Progr
     return Forked(sandbox_id=entry.sandbox.id, sandboxes=tuple([await made.facts() for made in forks]))
 
 
+def read_given(trajectory: Mapping[str, Any]) -> Trajectory:
+    """A trajectory that a client gives, in any format that is one object. Raises `InvalidRequest`."""
+    document = parse_document(json.dumps(trajectory).encode())
+    return detect_format(document).read(document)
+
+
 async def replay_trajectory(sandboxes: Sandboxes, asked: ReplayTrajectory, progress: Progress) -> Replayed:
     """Carry out recorded tool calls again, in the state in which the sandbox is, and compare.
 
     A fork of that state tells chance from behaviour: what diverged is executed there once more.
     """
     entry = sandboxes.get(asked.sandbox_id)
-    document = parse_document(json.dumps(asked.trajectory).encode())
-    trajectory = detect_format(document).read(document)
+    trajectory = read_given(asked.trajectory)
     with entry.in_use():
         await progress.say(f"replaying {len(trajectory.steps)} steps")
         async with _fork(sandboxes, entry) as fork:
