@@ -36,7 +36,7 @@ def sandbox(settings: Settings, task: TaskConfig) -> Iterator[Sandbox]:
 
 
 def test_the_samples_run_as_they_stand(settings: Settings, task: TaskConfig) -> None:
-    first, second = blocks(PAGE, "python")
+    first, second, _loop = blocks(PAGE, "python")
     program = f"{first.replace('sandbox.close()', second)}\nsandbox.close()\n"
     program = program.replace("https://example.org/user/repo", task.repo_url).replace("abc123", task.base_commit)
     env = {"PATH": "/usr/bin:/bin", "GLOVEPORT_STATE": str(settings.state), "GLOVEPORT_DATA": str(settings.data)}

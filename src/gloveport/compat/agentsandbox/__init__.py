@@ -4,8 +4,18 @@ Where that one did not do what its documents say, this one does: see docs/refere
 """
 
 from gloveport.compat.agentsandbox.config import SandboxConfig, TaskConfig
+from gloveport.compat.agentsandbox.env import SandboxEnv, TimeStep
 from gloveport.compat.agentsandbox.replay import Trajectory, replay_trajectory
 from gloveport.compat.agentsandbox.sandbox import Sandbox
 from gloveport.tools.standard import ToolResult
 
-__all__ = ["Sandbox", "SandboxConfig", "TaskConfig", "ToolResult", "Trajectory", "replay_trajectory"]
+__all__ = [
+    "Sandbox",
+    "SandboxConfig",
+    "SandboxEnv",
+    "TaskConfig",
+    "TimeStep",
+    "ToolResult",
+    "Trajectory",
+    "replay_trajectory",
+]
