@@ -94,6 +94,8 @@ def test_a_command_may_have_failed_or_run_at_any_time_where_the_rubric_says_so()
         ([read("a.py"), edit("a.py"), edit("b.py"), edit("b.py")], 0.5, (2,)),
         ([shell("sed -n 1,9p src/../a.py"), edit("a.py")], 1, ()),
         ([shell("cd src; cat a.py"), edit("/workspace/src/a.py")], 1, ()),
+        ([shell("cat ./src//a.py"), edit("/workspace/src/a.py")], 1, ()),
+        ([shell("cat /workspace/src/a.py"), edit("src/a.py")], 1, ()),
         ([shell("cat lib/a.py"), edit("/workspace/src/a.py")], 0, (1,)),
         ([step("Grep", pattern="x", path="a.py"), edit("a.py")], 1, ()),
         ([read("a.py", refused="no"), edit("a.py")], 0, (1,)),

@@ -19,6 +19,7 @@ __all__ = [
     "left_changes",
     "named_in",
     "path_of",
+    "spellings",
     "writes",
 ]
 
@@ -89,11 +90,14 @@ def path_of(step: Step) -> str:
 
 
 def named_in(command: str) -> Iterator[str]:
-    """What may be a file in a command line: each word, a bare name as it is too, since the directory may be any."""
-    for word in _WORD.findall(command):
-        yield _whole(word)
-        if "/" not in word:
-            yield word
+    """What may be a file in a command line: each of its words, as `spellings` has them."""
+    for word in set(_WORD.findall(command)):
+        yield posixpath.normpath(word) if "./" in word or "//" in word else word
+
+
+def spellings(path: str) -> set[str]:
+    """How a command may name a whole path: so, from the workspace, or by its bare name in whatever directory it is."""
+    return {path, path.removeprefix(f"{WORKSPACE}/"), posixpath.basename(path)}
 
 
 def _whole(path: str) -> str:

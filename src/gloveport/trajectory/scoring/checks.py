@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from gloveport.trajectory.scoring.acts import (
     left_changes,
     named_in,
     path_of,
+    spellings,
     writes,
 )
 from gloveport.trajectory.scoring.rubric import LAST_EDIT, CommandCheck, Criterion, compile_pattern
@@ -127,6 +127,7 @@ def _command(asked: CommandCheck, steps: Steps) -> Finding:
 
 
 def _reads_before_edit(_asked: bool, steps: Steps) -> Finding:
+    wanted = {name for step in steps if is_edit(step) for name in spellings(path_of(step))}
     seen: set[str] = set()
     written: set[str] = set()
     unread: list[int] = []
@@ -136,11 +137,11 @@ def _reads_before_edit(_asked: bool, steps: Steps) -> Finding:
         if is_edit(step):
             if path and path not in written and not is_creation(step):
                 edited += 1
-                if path not in seen and posixpath.basename(path) not in seen:
+                if seen.isdisjoint(spellings(path)):
                     unread.append(number)
             written.add(path)
         elif not step.refused and not writes(step):
-            seen.update((path,) if path else named_in(command_of(step)))
+            seen.update(wanted.intersection((path,) if path else named_in(command_of(step))))
     score = 1.0 - len(unread) / edited if edited else 1.0
     why = f"looked at before: {edited - len(unread)} of {edited} edited files"
     return Finding(score=score, why=why if edited else "no file was edited that was there before", steps=tuple(unread))
