@@ -62,6 +62,22 @@ def test_the_tool_calls_of_a_sandbox_are_scored_also_after_it_is_gone(cli: Cli, 
     assert json.loads(cli.ok("score", sandbox, "--rubric", rubric, "--json")) == after
 
 
+@pytest.mark.needs("bubblewrap")
+def test_of_a_broken_recording_what_is_sound_is_scored_if_asked(cli: Cli, rubric: str, tmp_path: Path) -> None:
+    sandbox = cli.create()
+    for command in ("test -d .", "echo one"):
+        cli.ok("exec", sandbox, "--tool", "shell", "--params", json.dumps({"command": command}))
+    path = tmp_path / "events.jsonl"
+    cli.ok("export", sandbox, "-f", "events", "-o", str(path))
+    path.write_bytes(path.read_bytes().replace(b"echo one", b"echo two"))
+    refused = cli("score", str(path), "--rubric", rubric)
+    assert (refused.returncode, b"does not match its seal" in refused.stderr) == (2, True)
+    partial = cli("score", str(path), "--rubric", rubric, "--partial", "--json")
+    assert (partial.returncode, b"incomplete" in partial.stderr) == (0, True)
+    told = json.loads(partial.stdout)
+    assert (told["score"], told["total_steps"], "seal" in told["incomplete"]) == (1.0, 1, True)
+
+
 def test_a_score_below_what_is_wanted_is_the_exit_status_if_asked(cli: Cli, rubric: str, trajectory: str) -> None:
     table = cli.ok("score", trajectory, "--rubric", rubric)
     assert table.splitlines()[-1] == "score 0.25"

@@ -84,6 +84,8 @@ def test_a_command_may_have_failed_or_run_at_any_time_where_the_rubric_says_so()
     assert found(steps, command={"matches": "^make$", "succeeded": False}) == (1, (0,))
     assert found(steps, command={"matches": "^make$"}) == (0, (0,))
     assert found(steps, command={"matches": "git log .*-5"}) == (1, (1,))
+    editor = step("str_replace_editor", command="view", path="/a.py")
+    assert found([editor], command={"matches": "view"}) == (0, ()), "a word of its own is no command line"
 
 
 @pytest.mark.parametrize(
