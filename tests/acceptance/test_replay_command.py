@@ -130,7 +130,7 @@ async def test_a_run_is_forked_at_a_step_and_goes_on_with_another_model(scripted
     assert failed.returncode == 69, failed
     message = json.loads(failed.stdout.splitlines()[-1])["message"]
     assert "exchange 1 with the model is not on the tape" in message
-    assert "because step 0 (Bash) came out otherwise" in message
+    assert "after step 0 (Bash) came out otherwise" in message
 
     keyless = replace(other, env={name: value for name, value in other.env.items() if "API_KEY" not in name})
     refused = await in_thread(keyless, "replay", "last", "--fork", "1")

@@ -170,7 +170,7 @@ async def test_a_successful_run_leaves_patch_report_log_and_two_unbroken_trails(
         kinds
     )
     assert len({event.trace for event in events}) == 1
-    assert manager.count == 0
+    assert not manager.held
 
 
 async def test_the_repository_is_never_written(manager: Manager, settings: Settings, repository: Path) -> None:
@@ -309,7 +309,7 @@ async def test_cancelling_a_run_keeps_what_it_had(manager: Manager, settings: Se
     assert (directory.summary().state, directory.summary().reason) == (RunState.CANCELLED, EndReason.OPERATOR)
     assert b"a + b" in directory.patch.read_bytes()
     assert verify_trail(directory.trajectory) > 0
-    assert manager.count == 0
+    assert not manager.held
 
 
 async def test_a_repository_that_cannot_be_used_fails_the_run_before_anything_is_made(
@@ -342,7 +342,7 @@ async def test_a_defect_fails_the_run_and_is_not_hidden(manager: Manager, settin
     assert (summary.state, summary.reason) == (RunState.FAILED, EndReason.BACKEND)
     assert "AttributeError" in summary.message
     assert b"a + b" in directory.patch.read_bytes()
-    assert manager.count == 0
+    assert not manager.held
 
 
 async def test_a_session_that_never_says_how_it_ended_fails_the_run(
@@ -364,7 +364,7 @@ async def test_a_listener_that_fails_ends_the_run_and_everything_is_recorded(
     directory = newest(settings)
     assert directory.summary().state is RunState.FAILED
     assert EventKind.SANDBOX_DELETED in {event.kind for event in read_trail(directory.audit)}
-    assert manager.count == 0
+    assert not manager.held
 
 
 async def test_a_full_disk_ends_the_run_with_its_reason(manager: Manager, settings: Settings, repository: Path) -> None:

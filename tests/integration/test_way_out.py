@@ -73,7 +73,7 @@ async def test_a_sandbox_whose_way_out_cannot_be_opened_is_deleted_again(setting
     async with Manager(settings, make_gate=fail) as manager:
         with anyio.fail_after(PATIENCE), pytest.raises(Unsupported, match="no gate"):
             await manager.create(spec)
-        assert manager.count == 0
+        assert not manager.held
         assert await manager.statuses() == []
 
 

@@ -113,7 +113,7 @@ class _ForkedAgents:
 
         def because() -> str:
             first = next(iter(player.divergences), None)
-            return f", because step {first.step} ({first.tool}) came out otherwise: {first.reason}" if first else ""
+            return f", after step {first.step} ({first.tool}) came out otherwise: {first.reason}" if first else ""
 
         async with upstream_client() as live:
             transport = TapeTransport(point.tape, count=count, live=live, live_model=point.model, because=because)

@@ -98,7 +98,7 @@ class Channel:
         self._check()
 
     async def ended(self) -> None:
-        """Wait until the stream is gone: every process of the guest is dead then."""
+        """Wait until the stream is gone: guestd has killed every process of the guest then, or ends with them."""
         await self._ended.wait()
 
     async def start(self, start: Start) -> GuestProcess:

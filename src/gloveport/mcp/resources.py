@@ -115,7 +115,7 @@ def _recorded(path: Path) -> bytes:
 def _since_reset(path: Path) -> list[Event]:
     events: list[Event] = []
     for event in read_trail(path):
-        if event.kind is EventKind.SANDBOX_RESET:
+        if event.kind is EventKind.SANDBOX_RESET and "error" not in event.data:
             events.clear()
         events.append(event)
     return events

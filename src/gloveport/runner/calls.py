@@ -93,7 +93,7 @@ class Calls:
             "version": __version__,
             "protocol": PROTOCOL_VERSION,
             "started_at": self._started_at,
-            "sandboxes": self._manager.count,
+            "sandboxes": len(self._manager.held),
         }
 
     async def _create(self, request: Mapping[str, Any], _connection: Connection) -> Mapping[str, Any]:

@@ -79,7 +79,7 @@ class Runner:
         while True:
             await anyio.sleep(min(SWEEP_SECONDS, self._settings.idle_seconds))
             await contain("the sweep", manager.sweep)
-            if manager.count or server.calls:
+            if manager.held or server.calls:
                 server.idle_since = anyio.current_time()
             elif anyio.current_time() - server.idle_since >= self._settings.idle_seconds:
                 _log.info("stopping: idle")

@@ -42,6 +42,7 @@ from gloveport.sandbox.recorder import Recorder
 from gloveport.sandbox.snapshot_files import load_snapshot, save_snapshot
 from gloveport.sandbox.snapshots import as_first, beneath, check_layers, layers_of, move_to, stand_on, take, while_made
 from gloveport.sandbox.source import prepare_source
+from gloveport.sandbox.task_scope import undivided
 from gloveport.settings import Settings
 from gloveport.store import Redactor, Snapshots, Trail, make_private
 
@@ -259,29 +260,23 @@ class Manager:
         before anything is ended. Where the new start fails, the sandbox has failed, and can be read and reset.
         """
         held = self.get(prefix)
-        async with held.turn:
-            self.get(held.ref.id)
-            async with while_made(self.snapshots):
-                await self._reset(held, to)
+        await undivided(self._tasks, partial(self._reset, held, to))
         return held
 
     async def _reset(self, held: Held, to: str | None) -> None:
-        plan = held.plan
+        async with held.turn, while_made(self.snapshots):
+            await self._reset_to(self.get(held.ref.id), to)
+
+    async def _reset_to(self, held: Held, to: str | None) -> None:
+        plan = as_first(held.plan) if to == "base" else held.plan
         if to is not None and to != "base":
             plan = move_to(plan, self.snapshots.get(to), self.snapshots)
-        elif to == "base":
-            plan = as_first(plan)
         await check_layers(plan, self.snapshots)
         inspection = await self._inspector.open(plan)
-        if (way_out := self._ways_out.pop(held.ref.id, None)) is not None:
-            way_out.cancel()
-        self.approvals.close(held.ref.id)
-        await held.backend.reset(held.ref, plan)
+        await held.backend.reset(held.ref, plan)  # until it ends what there is, and where it does not, that goes on
         try:
-            window = self.approvals.open(held.ref.id, held.backend.trail)
-            held.backend.ask_at(window)
-            if plan.network == "proxy":
-                await self._open_way_out(held, plan, held.backend.trail, window, inspection)
+            self._close_ways(held.ref.id)
+            await self._open_ways(held, plan, inspection)
         except BaseException:
             with anyio.CancelScope(shield=True), suppress(GloveportError):
                 await self._delete(held)
@@ -305,17 +300,26 @@ class Manager:
         kept = None if trail is not None else own
         held = Held(ref, recorder, self._scratch, plan, self, kept)
         self._held[ref.id] = held
-        window = self.approvals.open(ref.id, own)
-        recorder.ask_at(window)
-        if plan.network == "proxy":
-            try:
-                await self._open_way_out(held, plan, own, window, inspection)
-            except BaseException:
-                # Nobody has its handle yet. Where this fails too, it is tried again when the manager ends.
-                with anyio.CancelScope(shield=True), suppress(GloveportError):
-                    await self.delete(ref.id)
-                raise
+        try:
+            await self._open_ways(held, plan, inspection)
+        except BaseException:
+            # Nobody has its handle yet. Where this fails too, it is tried again when the manager ends.
+            with anyio.CancelScope(shield=True), suppress(GloveportError):
+                await self.delete(ref.id)
+            raise
         return held
+
+    async def _open_ways(self, held: Held, plan: Plan, inspection: Inspection) -> None:
+        """To a person, and to hosts."""
+        window = self.approvals.open(held.ref.id, held.backend.trail)
+        held.backend.ask_at(window)
+        if plan.network == "proxy":
+            await self._open_way_out(held, plan, held.backend.trail, window, inspection)
+
+    def _close_ways(self, sandbox: str) -> None:
+        self.approvals.close(sandbox)
+        if (way_out := self._ways_out.pop(sandbox, None)) is not None:
+            way_out.cancel()
 
     async def _open_way_out(self, held: Held, plan: Plan, trail: Trail, window: Window, inspection: Inspection) -> None:
         listener = await held.backend.egress(held.ref)
@@ -352,9 +356,7 @@ class Manager:
         return held.ref.id
 
     async def _delete(self, held: Held) -> None:
-        self.approvals.close(held.ref.id)
-        if (way_out := self._ways_out.pop(held.ref.id, None)) is not None:
-            way_out.cancel()
+        self._close_ways(held.ref.id)
         await held.backend.delete(held.ref)
         self._held.pop(held.ref.id, None)
         if held.trail is not None:
@@ -369,11 +371,6 @@ class Manager:
     def held(self) -> Collection[Held]:
         """The sandboxes of this process."""
         return self._held.values()
-
-    @property
-    def count(self) -> int:
-        """Sandboxes held here."""
-        return len(self._held)
 
     @property
     def _fetched(self) -> Path:

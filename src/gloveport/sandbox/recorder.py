@@ -205,12 +205,12 @@ class Recorder:
     async def reset(self, ref: Ref, plan: Plan) -> None:
         """Reset, with what the sandbox stands on from here on in the trail."""
         facts = {"sandbox": ref.id, "plan": plan.to_json(), "digest": plan.digest()}
-        self._workspace = WorkspaceDigest()
         try:
             await self._backend.reset(ref, plan)
         except BaseException as error:
             self.trail.append(EventKind.SANDBOX_RESET, facts | _failure(error))
             raise
+        self._workspace = WorkspaceDigest()
         self.trail.append(EventKind.SANDBOX_RESET, facts)
 
     async def check_tool(self, request: ToolRequest) -> None:

@@ -102,6 +102,7 @@ class BubblewrapBackend(BackendBase):
     async def _end_tasks(self) -> None:
         tasks, self._tasks = self._tasks, None
         if tasks is not None:
+            tasks.cancel_scope.cancel()  # whatever is left: nobody may wait for ever
             # Told of no error, the group wraps none: what the caller raised passes as it is.
             await tasks.__aexit__(None, None, None)
 
@@ -246,7 +247,8 @@ class BubblewrapBackend(BackendBase):
     async def reset(self, ref: Ref, plan: Plan) -> None:
         """End everything in the sandbox, and start it anew by `plan`, under the same id.
 
-        Where that cannot be, the sandbox has failed, and what it had is still there.
+        Where nothing new can be prepared it goes on as it was; where that cannot start, the sandbox has failed, and
+        its workspace is still there.
         """
         sandbox = self._known(ref)
         self._check(plan)

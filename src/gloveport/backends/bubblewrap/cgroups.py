@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
+import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ _CONTROLLERS = ("memory", "pids", "cpu")
 _ENABLED = "cgroup.subtree_control"
 _PERIOD_MICROSECONDS = 100_000
 _MEMBERS = "gloveport-members"
-_AGAIN = ".again"
+_AGAIN = ".again-"
 """Ends the name of the group of a sandbox that starts anew while its last one ends."""
 _TRIES = 10
 """How often in a row other processes may take a parent away between two steps."""
@@ -86,13 +88,14 @@ class Cgroups:
         return controller in self.roots
 
     def sweep(self, alive: Callable[[str], bool]) -> None:
-        """Remove the empty groups of sandboxes that are no more.
+        """Remove the groups of sandboxes that are no more, and kill what is left in one: a start that was cut in half.
 
         `alive` is asked after a group was seen, and a sandbox is there before its group: no new one is taken for old.
         """
         for root in self.roots.values():
             for directory in _below(root):
-                if directory.is_dir() and not alive(directory.name.removesuffix(_AGAIN)):
+                if directory.is_dir() and not alive(directory.name.partition(_AGAIN)[0]):
+                    _kill(directory)
                     with contextlib.suppress(OSError):
                         directory.rmdir()
 
@@ -114,7 +117,9 @@ class Cgroups:
         roots = {name: root for name, root in self.roots.items() if name != "cpu" or limits.cpus is not None}
         if not roots:
             return None
-        name = f"{sandbox}{_AGAIN}" if any((root / sandbox).exists() for root in roots.values()) else sandbox
+        # While it is reset it has two, and as many more as could not be removed.
+        names = itertools.chain((sandbox,), (f"{sandbox}{_AGAIN}{number}" for number in itertools.count(1)))
+        name = next(name for name in names if not any((root / name).exists() for root in roots.values()))
         directories = tuple(dict.fromkeys(root / name for root in roots.values()))
         try:
             for directory in directories:
@@ -128,6 +133,13 @@ class Cgroups:
             _remove(directories)
             raise
         return SandboxCgroup(directories=directories, counter=OomCounter(directories, _OOM_COUNT[self.version]))
+
+
+def _kill(group: Path) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        for pid in (group / "cgroup.procs").read_text("ascii").split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
 
 
 def _remove(directories: Iterable[Path]) -> None:

@@ -74,6 +74,7 @@ class Launched:
         self._handles = [os.pidfd_open(outer.pid)]
         self._guestd: int | None = None
         self._reaped = False
+        self._mounts: int | None = None
 
     @property
     def status(self) -> int | None:
@@ -105,6 +106,24 @@ class Launched:
         """A new descriptor of the guest's root directory; `None` once it ended."""
         return self._open("root")
 
+    def hold_mounts(self) -> None:
+        """Keep the guest's mounts when its processes are gone: taking them down waits for the disk under them."""
+        if self._guestd is None or self._reaped or self._mounts is not None:
+            return
+        with contextlib.suppress(OSError):
+            self._mounts = os.open(f"/proc/{self._guestd}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+
+    def let_go_of_mounts(self) -> None:
+        """Have the kernel take them down, which may take a while. Idempotent."""
+        mounts, self._mounts = self._mounts, None
+        if mounts is not None:
+            os.close(mounts)
+
+    async def gone(self) -> None:
+        """Wait until guestd has ended, which it has when every process of the guest is dead, and none before."""
+        if not self._reaped:
+            await anyio.wait_readable(self._handles[-1])
+
     async def reap(self) -> None:
         """Wait until bubblewrap and guestd, and with it every process of the guest, are gone. Idempotent.
 
@@ -132,6 +151,7 @@ class Launched:
 
     def _free(self) -> None:
         self._reaped = True
+        self.let_go_of_mounts()
         self._outer.poll()
         for descriptor in (*self._handles, self._info):
             with contextlib.suppress(OSError):

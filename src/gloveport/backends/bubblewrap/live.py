@@ -66,12 +66,24 @@ class LiveSandbox:
     """While the guest is frozen: set when it goes on. No exec may start meanwhile."""
     saving: anyio.Lock = field(default_factory=anyio.Lock)
     """A pause and a snapshot take turns."""
+    is_left: bool = False
+    """Its end has begun."""
     ending: anyio.Lock = field(default_factory=anyio.Lock)
     """The end of its wall time and a `delete` may come together."""
 
-    def watch_from_now(self, tasks: anyio.abc.TaskGroup) -> None:
-        """Have its limits kept from now on; its wall time begins."""
+    def begin(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Be the sandbox of its id: other processes read so, its limits are kept, its wall time begins."""
         self.created_at = time.time()
+        self.place.record(
+            Record(
+                id=self.plan.sandbox,
+                created_at=self.created_at,
+                plan_digest=self.digest,
+                image="host",
+                source=self.workspace.source,
+                layer=str(self.workspace.sealed or ""),
+            )
+        )
         watched = Watched(upper=self.place.upper, workspace=_workspace(self.plan), open_proc=self.launched.open_proc)
         self.watch = Watch(self.plan.limits, self.channel, watched, self.expire)
         tasks.start_soon(self.guard, self.watch)
@@ -90,6 +102,7 @@ class LiveSandbox:
 
     def leave(self) -> None:
         """Begin the end: guestd's stream is closed, and the kernel ends what lives below it. `end` waits for that."""
+        self.is_left = True
         if self.state is SandboxState.RUNNING:
             self.state = SandboxState.STOPPED
         if self.watch is not None:
@@ -152,17 +165,6 @@ async def start_sandbox(plan: Plan, place: Place, workspace: Workspace, means: M
             env=Environment(encode_env(plan.env)),
         )
         means.tasks.start_soon(sandbox.channel.run, sandbox.lost)
-        # While bubblewrap works: what another process reads of this sandbox, which its hello changes nothing of.
-        place.record(
-            Record(
-                id=plan.sandbox,
-                created_at=sandbox.created_at,
-                plan_digest=sandbox.digest,
-                image="host",
-                source=workspace.source,
-                layer=str(workspace.sealed or ""),
-            )
-        )
         with started.way_out or nullcontext() as way_out:
             with anyio.fail_after(_START_SECONDS):
                 await sandbox.channel.ready()

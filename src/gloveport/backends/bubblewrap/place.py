@@ -115,12 +115,16 @@ class Place:
         return directory
 
     def record(self, record: Record) -> None:
-        """Write `record.json`."""
-        (self.path / "record.json").write_text(json.dumps(asdict(record)), "utf-8")
+        """Write `record.json`, whole or not at all: another process may be reading it. Raises `OSError`."""
+        new = self.path / "record.new"
+        new.write_text(json.dumps(asdict(record)), "utf-8")
+        new.rename(self.path / "record.json")
 
     def anew(self) -> Place:
         """Directories for the same sandbox from its beginning, with a user of their own, beside those it has."""
         place = replace(self, user=HostUser.choose(), turn=self.turn + 1)
+        while place.guest.exists():  # what could not be thrown away
+            place = replace(place, turn=place.turn + 1)
         try:
             place.fill()
         except BaseException:

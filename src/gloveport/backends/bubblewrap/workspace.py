@@ -22,7 +22,7 @@ from gloveport.model import Bind, Overlay, Plan
 from gloveport.store import LAYER_OWNER, copy_exactly, dress_like
 from gloveport.store.lower import LowerFacts, copy_tree, inspect_lower
 
-__all__ = ["IDMAP_TROUBLE", "Workspace", "copy_instead", "prepare_workspace", "stages_for"]
+__all__ = ["IDMAP_TROUBLE", "Workspace", "copy_instead", "has_copies", "prepare_workspace", "stages_for"]
 
 OVERLAY_TROUBLE = "overlay mount"
 """In what bubblewrap says when the file system of the state directory cannot hold an overlay's upper layer."""
@@ -101,6 +101,12 @@ async def prepare_workspace(plan: Plan, place: Place, known: LowerFacts | None =
         return replace(begun, lower=str(target), original=source, source=str(source), owner=owner)
     await _copy(source, place.make(place.copy), place)
     return replace(begun, lower=str(place.copy), original=place.copy, source=str(source))
+
+
+def has_copies(workspace: Workspace, place: Place) -> bool:
+    """Whether what lies under a sandbox was copied for it alone."""
+    copies = (str(place.copy), str(place.guest / _LAYER))
+    return workspace.copied_at is not None or workspace.lower in copies or workspace.layer in copies
 
 
 async def copy_instead(workspace: Workspace, place: Place, trouble: str) -> Workspace | None:
