@@ -21,6 +21,7 @@ from benchmarks import (
     create,
     decisions,
     exec,  # noqa: A004 - the module is named for what it measures
+    knowlyr,
     memory,
     peers,
     replay,
@@ -51,6 +52,7 @@ GROUPS: Mapping[str, Group] = {
     "time travel": time_travel.measure,
     "replay": replay.measure,
     "peers": peers.measure,
+    "knowlyr-sandbox": knowlyr.measure,
 }
 
 

@@ -19,7 +19,7 @@ from benchmarks.place import installation
 from gloveport.model import Source, Spec
 from gloveport.sandbox import Manager, Sandbox
 
-__all__ = ["measure"]
+__all__ = ["FILE_BYTES", "fill", "measure"]
 
 FORK_BOUND = 1 / 200
 SIZE_BOUND = 1.5
@@ -35,7 +35,7 @@ FORKS = 100
 _CHANGE = f"for i in $(seq 0 {CHANGED - 1}); do echo changed >> d$((i % 100))/f$i; done"
 
 
-def _fill(path: Path, files: int) -> Path:
+def fill(path: Path, files: int) -> Path:
     """A Git repository of so many files, all committed."""
     path.mkdir(parents=True)
     for number in range(files):
@@ -53,7 +53,7 @@ def _fill(path: Path, files: int) -> Path:
 def _trees(large: int, small: int) -> Iterator[tuple[Path, Path]]:
     with tempfile.TemporaryDirectory(prefix="gloveport-bench-", dir="/var/tmp", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o711)
-        yield _fill(Path(name) / "large", large), _fill(Path(name) / "small", small)
+        yield fill(Path(name) / "large", large), fill(Path(name) / "small", small)
 
 
 async def measure(effort: Effort) -> list[Result]:

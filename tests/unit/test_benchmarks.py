@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
+import tarfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from benchmarks import __main__ as program
+from benchmarks import knowlyr
 from benchmarks.measure import Effort, Result, add, compare, interleave, misses, percentile, size, table, unmeasured
 from benchmarks.walls import without
 
@@ -141,3 +146,46 @@ def test_the_exit_status_says_whether_a_bound_was_missed(
     record = json.loads(written.read_text("utf-8"))
     assert [(row["name"], row["missed"]) for row in record["results"]] == [(r.name, r.missed) for r in answers[-1]]
     assert {"date", "kernel", "cpu", "cores", "load", "python", "versions"} <= record["machine"].keys()
+
+
+class DaemonAway(Exception):
+    """What a docker client raises that reaches no daemon, or may not."""
+
+
+def installed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A knowlyr-sandbox for the import system, and a docker client whose user may not use the daemon."""
+    record = directory / "knowlyr_sandbox-0.1.2.dist-info"
+    record.mkdir()
+    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: knowlyr-sandbox\nVersion: 0.1.2\n", "utf-8")
+    monkeypatch.syspath_prepend(str(directory))
+
+    def from_env() -> None:
+        raise DaemonAway("something long") from PermissionError("may not\nuse it")
+
+    docker = ModuleType("docker")
+    docker.__dict__.update(from_env=from_env, errors=SimpleNamespace(DockerException=DaemonAway))
+    monkeypatch.setitem(sys.modules, "docker", docker)
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["not installed", "no daemon"])
+async def test_rows_beside_what_is_not_there_say_why_and_miss_nothing(
+    there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if there:
+        installed(tmp_path, monkeypatch)
+    else:
+        monkeypatch.setattr(knowlyr, "DISTRIBUTION", "gloveport-nobody-has-this")
+    rows = await knowlyr.measure(program.QUICK)
+    why = "installed, but no docker daemon can be used: may not use it" if there else "not installed"
+    assert [(row.value, row.note) for row in rows] == [(None, why)] * len(knowlyr.ROWS)
+    assert misses(rows) == []
+
+
+def test_the_image_holds_the_programs_their_libraries_and_the_repository_as_roots(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content", "utf-8")
+    with tarfile.open(fileobj=io.BytesIO(knowlyr.packed(tmp_path))) as tar:
+        entries = {entry.name: entry for entry in tar}
+    assert {"bin/sh", "repository/file"} <= entries.keys()
+    assert any("libc.so" in name or "ld-musl" in name for name in entries)
+    assert all(entries[name].isreg() and entries[name].mode & 0o111 for name in entries if name.endswith("bin/git"))
+    assert {(entry.uid, entry.gid) for entry in entries.values()} == {(0, 0)}
