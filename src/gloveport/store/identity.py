@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ def acting_as(owner: tuple[int, int] | None) -> Iterator[None]:
     if owner is None:
         yield
         return
-    libc = ctypes.CDLL(None)
+    libc = _libc()
     mine = os.geteuid(), os.getegid()
     libc.setfsgid(owner[1])
     libc.setfsuid(owner[0])
@@ -34,3 +35,8 @@ def acting_as(owner: tuple[int, int] | None) -> Iterator[None]:
     finally:
         libc.setfsuid(mine[0])
         libc.setfsgid(mine[1])
+
+
+@functools.cache  # to find it takes longer than to call it
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
