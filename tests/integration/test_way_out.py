@@ -58,11 +58,13 @@ async def test_the_way_out_is_there_again_after_a_reset_and_in_a_fork(settings: 
     script = f"unset no_proxy NO_PROXY; curl -sS http://localhost:{port}/; curl -sS http://other.test:{port}/"
     async with Sandbox.create(Spec(policy=allowed), settings=settings) as sandbox:
         (fork,) = await sandbox.fork()
-        await sandbox.reset()
-        for each in (sandbox, fork):
-            done = await each.exec(shell_request(script))
-            assert "reached" in done.text, done
-            assert "blocked by egress.default" in done.text
+        for _ in range(3):
+            with anyio.fail_after(PATIENCE):
+                await sandbox.reset()
+            for each in (sandbox, fork):
+                done = await each.exec(shell_request(script))
+                assert "reached" in done.text, done
+                assert "blocked by egress.default" in done.text
 
 
 async def test_a_sandbox_whose_way_out_cannot_be_opened_is_deleted_again(settings: Settings) -> None:
@@ -98,10 +100,11 @@ async def test_a_way_out_ends_with_the_time_of_its_sandbox_and_disturbs_no_other
     async with Manager(settings) as manager:
         brief = await manager.create(Spec(policy=allowed, limits=short))
         listener = await brief.backend.egress(brief.ref)
-        with anyio.fail_after(60), pytest.raises(anyio.ClosedResourceError):
-            await anyio.wait_writable(listener)  # a listening socket never is
-        assert listener.fileno() == -1
+        with anyio.fail_after(60):
+            while listener.fileno() != -1:
+                await anyio.sleep(0.01)
         other = Sandbox(await manager.create(Spec(policy=allowed)))
+        await manager.delete(brief.ref.id)
         assert (await other.exec(ask)).text.startswith("reached GET /\n")
 
 

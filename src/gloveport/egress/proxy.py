@@ -18,6 +18,8 @@ __all__ = ["serve_egress"]
 
 _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 """What this process or host has none left of, until something else ends."""
+_OVER = frozenset({errno.EBADF, errno.EINVAL})
+"""A listener that its owner has shut down, or closed."""
 _PAUSE = 0.1
 """Seconds until it is worth asking again."""
 
@@ -60,6 +62,8 @@ async def _accept(listener: socket.socket) -> socket.socket:
         except ConnectionAbortedError:
             continue
         except OSError as error:
+            if error.errno in _OVER:
+                raise anyio.ClosedResourceError from error
             if error.errno not in _SHORT:
                 raise
             # The guest stays in the queue, so that the listener is readable all the time: waiting for it would spin.

@@ -7,11 +7,12 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
 from gloveport.backends.bubblewrap.cgroups import Cgroups, SandboxCgroup
 from gloveport.backends.bubblewrap.helpers import Helpers
@@ -107,9 +108,10 @@ class LiveSandbox:
             self.state = SandboxState.STOPPED
         if self.watch is not None:
             self.watch.cancel()
-        if self.listener is not None and self.listener.fileno() >= 0:
-            anyio.notify_closing(self.listener)  # whoever waits on it must let go before its number is another's
-            self.listener.close()
+        if self.listener is not None:
+            # Whoever serves it lets go of it; only then may its number be another's, which `end` sees to.
+            with suppress(OSError):
+                self.listener.shutdown(socket.SHUT_RDWR)
         if self.channel.lost is None:
             self.channel.close()
 
@@ -121,7 +123,10 @@ class LiveSandbox:
             finally:
                 try:
                     await self.launched.reap()
+                    await anyio.lowlevel.cancel_shielded_checkpoint()
                 finally:
+                    if self.listener is not None:
+                        self.listener.close()
                     if self.cgroup is not None:
                         self.cgroup.remove()
 
