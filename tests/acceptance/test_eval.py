@@ -79,7 +79,7 @@ async def attempted(
     carry_out = Attempts(manager, book.request(), watch).carry_out
     with anyio.fail_after(4 * PATIENCE):
         results = await evaluate(book, loaded, carry_out, cache=manager.settings.data / "repositories" / "suites")
-    assert manager.count == 0
+    assert not manager.held
     return book, results
 
 

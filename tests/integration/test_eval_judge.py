@@ -75,7 +75,7 @@ async def judged(
         seconds=20.0,
     )
     found = await judge(question, manager)
-    assert manager.count == 0
+    assert not manager.held
     return found
 
 
