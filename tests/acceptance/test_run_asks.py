@@ -47,13 +47,15 @@ def asking(place: Path, repository: Path) -> Callable[[str], tuple[str, ...]]:
     return make
 
 
-def questions(cli: Cli, count: int = 1) -> list[dict[str, Any]]:
-    """What waits, as a second terminal sees it once so much does."""
+def questions(cli: Cli, count: int = 1, *, of: subprocess.Popen[bytes] | None = None) -> list[dict[str, Any]]:
+    """What waits, as a second terminal sees it once so much does. `of` is who asks: what that said tells why not."""
     for _ in range(ATTEMPTS):
         found = json.loads(cli.ok("approvals", "--json"))
         if len(found) == count:
             return list(found)
-    raise AssertionError(f"not {count} questions: {found}")
+    if of is not None:
+        of.terminate()
+    raise AssertionError(f"not {count} questions: {found}; {of and outcome(of)}")
 
 
 def outcome(process: subprocess.Popen[bytes]) -> tuple[int, str, str]:
@@ -210,7 +212,7 @@ async def test_what_a_run_was_granted_is_taken_back_while_it_is_in_use(scripted,
         process = command.start(*asking(policy), "--ask", "Fetch it")
 
         def answer() -> str:
-            (asked,) = questions(command)
+            (asked,) = questions(command, of=process)
             command.ok("approvals", "allow", asked["id"], scope)
             assert server.began.wait(PATIENCE)  # type: ignore[attr-defined]
             (grant,) = json.loads(command.ok("approvals", "grants", "--json"))

@@ -46,13 +46,16 @@ _HINT = "name a file of: gloveport save SNAPSHOT FILE"
 
 
 def save_snapshot(store: Snapshots, name: str, path: Path) -> Snapshot:
-    """`write_snapshot` to a file for this user alone, which is there whole or not at all."""
+    """`write_snapshot` to a file for this user alone, which is on the disk whole or not at all."""
     real = Path(os.path.realpath(path))
     if real.exists() and not real.is_file():
         raise InvalidRequest(f"{path} is no regular file", hint="name another, or - for standard output")
     with whole_file(real) as file:
         os.fchmod(file.fileno(), _PRIVATE)
-        return write_snapshot(store, name, file)
+        saved = write_snapshot(store, name, file)
+        file.flush()
+        os.fsync(file.fileno())  # what it was saved from may be removed as soon as this returns
+        return saved
 
 
 def load_snapshot(store: Snapshots, path: Path) -> Snapshot:

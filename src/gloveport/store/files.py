@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +18,7 @@ _USED_UP = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """An open file that replaces `path` when the block ends well and it is on the disk, and is gone when not.
+    """An open file that replaces `path` when the block ends well, and is gone when it does not.
 
     An `OSError` of the block becomes `LimitExceeded` where space is used up, otherwise `BackendUnavailable`.
     """
@@ -27,8 +26,6 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     try:
         with scratch.open("xb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
         scratch.rename(path)
     except BaseException as error:
         with suppress(OSError):
