@@ -8,6 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from gloveport.backends.bubblewrap import lifecycle
 from gloveport.egress import Gate
 from gloveport.errors import Unsupported
 from gloveport.model import Limits, Policy, Spec
@@ -65,6 +66,22 @@ async def test_the_way_out_is_there_again_after_a_reset_and_in_a_fork(settings: 
                 done = await each.exec(shell_request(script))
                 assert "reached" in done.text, done
                 assert "blocked by egress.default" in done.text
+
+
+async def test_a_reset_that_cannot_be_prepared_leaves_the_way_out_as_it_was(
+    settings: Settings, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise Unsupported("no room", hint="none", capability="snapshot")
+
+    allowed = policy(f'[egress]\nallow = [{{ host = "localhost:{port}", private = true }}]')
+    ask = shell_request(f"unset no_proxy NO_PROXY; curl -sS http://localhost:{port}/")
+    async with Sandbox.create(Spec(policy=allowed), settings=settings) as sandbox:
+        with monkeypatch.context() as patched:
+            patched.setattr(lifecycle, "prepare_workspace", fail)
+            with pytest.raises(Unsupported, match="no room"):
+                await sandbox.reset()
+        assert (await sandbox.exec(ask)).text.startswith("reached GET /\n")
 
 
 async def test_a_sandbox_whose_way_out_cannot_be_opened_is_deleted_again(settings: Settings) -> None:
