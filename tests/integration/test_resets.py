@@ -20,6 +20,7 @@ import pytest
 
 from gloveport.backends.bubblewrap import lifecycle
 from gloveport.backends.bubblewrap.live import LiveSandbox
+from gloveport.backends.bubblewrap.place import Place
 from gloveport.errors import BackendUnavailable
 from gloveport.model import FileRules, Origin, PolicyLayer, SandboxState, Source, Spec
 from gloveport.policy.reading.layers import merge_layers
@@ -194,6 +195,27 @@ async def test_no_successor_where_files_are_copied(manager: Manager, sandbox: Sa
     assert waiting.live is None
     await sandbox.reset(snapshot.id)
     assert (await sandbox.exec(["stat", "-c", "%s", "/tmp/large"])).stdout == b"6000000\n"
+
+
+async def test_a_successor_that_cannot_be_removed_ends_no_other_sandbox(
+    manager: Manager, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Sandbox(await manager.create(Spec()))
+    await sandbox.reset()
+    waiting = await successor(sandbox)
+    tried = anyio.Event()
+
+    def fail(_: Place) -> None:
+        tried.set()
+        raise BackendUnavailable("it cannot be removed", hint="see what holds it")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Place, "clear", fail)
+        mine = sandbox._backend._backend._sandboxes[sandbox.id]
+        signal.pidfd_send_signal(mine.launched._handles[-1], signal.SIGKILL)
+        await tried.wait()
+    assert waiting.is_left
+    assert (await other.exec(["true"])).ok
 
 
 async def test_a_successor_ends_with_a_sandbox_that_ends_by_itself(sandbox: Sandbox) -> None:

@@ -139,7 +139,10 @@ class Lifecycle:
         finally:
             successor.settled.set()
         await new.channel.ended()
-        await successor.dismiss()
+        try:
+            await successor.dismiss()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is no other sandbox's end
+            _log.warning("the successor of sandbox %s cannot be removed: %s", new.plan.sandbox, _say(error))
 
     async def _prepare_and_start(self, plan: Plan, place: Place, known: LowerFacts | None) -> LiveSandbox:
         return await self._start(plan, place, await prepare_workspace(plan, place, known))
