@@ -31,12 +31,15 @@ __all__ = ["DISTRIBUTION", "ROWS", "measure", "packed"]
 
 BOUND = 20.0
 ROWS = ("create + first exec", "exec", "snapshot", "reset", "close")
+MANY = "snapshot of ten changed files"
+"""A row without a bound: what is copied grows with what was changed, and a commit of docker's hardly does."""
 DISTRIBUTION = "knowlyr-sandbox"
 FILES = 20
 _IMAGE = "gloveport-bench-git"
 _PROGRAMS = ("bash", "/bin/sh", "git", "git-upload-pack", "sleep", "stat")
 _REPOSITORY = "/repository"
-_CHANGE = "for i in {0..9}; do echo changed >> d$i/f$i; done; echo new > new"
+_CHANGE = "echo changed >> d0/f0; echo new > new"
+_MANY = "for i in {0..9}; do echo changed >> d$i/f$i; done; echo new > new"
 _CHECK = f"test ! -e new && test $(stat -c %s d0/f0) = {FILE_BYTES}"
 _REST = 0.2
 """Seconds after each sample of either side: what it leaves to be done would otherwise be done beside the other's."""
@@ -46,14 +49,22 @@ async def measure(effort: Effort) -> list[Result]:
     """All rows, from the same rounds; without figures, and with the reason, where the other cannot be measured."""
     try:
         async with _both() as (ours, theirs, against):
-            samples = {name: sample for row in ROWS for name, sample in ((row, ours[row]), (f"-{row}", theirs[row]))}
+            rows = (*ROWS, MANY)
+            samples = {name: sample for row in rows for name, sample in ((row, ours[row]), (f"-{row}", theirs[row]))}
             rested = {name: partial(_rested, sample) for name, sample in samples.items()}
             seconds = await interleave(rested, rounds=effort.slow, warmup=1)
     except Absent as why:
-        return [unmeasured(_title(row), str(why)) for row in ROWS]
+        return [unmeasured(_title(row), str(why)) for row in (*ROWS, MANY)]
     return [
-        compare(_title(row), seconds[row], seconds[f"-{row}"], against=against, bound=BOUND, at_least=True)
-        for row in ROWS
+        compare(
+            _title(row),
+            seconds[row],
+            seconds[f"-{row}"],
+            against=against,
+            bound=BOUND if row in ROWS else None,
+            at_least=True,
+        )
+        for row in (*ROWS, MANY)
     ]
 
 
@@ -68,11 +79,11 @@ def packed(repository: Path) -> bytes:
 
 
 class _Ours:
-    """The library: `Manager` and `Sandbox`, on a source that is a directory."""
+    """The library: `Manager` and `Sandbox`, on a commit of a repository, which was fetched before."""
 
-    def __init__(self, manager: Manager, repository: Path) -> None:
+    def __init__(self, manager: Manager, repository: Path, commit: str) -> None:
         self._manager = manager
-        self._spec = Spec(source=Source(repo=str(repository)))
+        self._spec = Spec(source=Source(repo=str(repository), commit=commit))
         self._made: list[Held] = []
 
     async def open(self) -> dict[str, Sample]:
@@ -80,7 +91,9 @@ class _Ours:
         await self.create()  # every other round closes before it creates
         self._kept = Sandbox(await self._manager.create(self._spec))
         await self.reset()  # from its second reset on a sandbox is quicker
-        return dict(zip(ROWS, (self.create, self.execute, self.snapshot, self.reset, self.close), strict=True))
+        edited, many = partial(self.snapshot, _CHANGE), partial(self.snapshot, _MANY)
+        works = (self.create, self.execute, edited, self.reset, self.close, many)
+        return dict(zip((*ROWS, MANY), works, strict=True))
 
     async def create(self) -> float:
         began = time.perf_counter()
@@ -95,8 +108,8 @@ class _Ours:
         await _run(self._kept, "true")
         return time.perf_counter() - began
 
-    async def snapshot(self) -> float:
-        await _run(self._kept, _CHANGE)
+    async def snapshot(self, change: str) -> float:
+        await _run(self._kept, change)
         began = time.perf_counter()
         await self._kept.snapshot()
         return time.perf_counter() - began
@@ -119,20 +132,26 @@ class _Ours:
 class _Theirs:
     """Its library, as its own documentation uses it. It blocks, so that a thread calls it."""
 
-    def __init__(self) -> None:
+    def __init__(self, commit: str) -> None:
         module: Any = importlib.import_module("agentsandbox.sandbox")
-        # A commit to begin at would cost one more command, and make its reset keep the changes.
-        arguments = (module.SandboxConfig(image=_IMAGE), module.TaskConfig(repo_url=_REPOSITORY))
-        self._new: Callable[[], Any] = partial(module.Sandbox.create, *arguments)
+        config = module.SandboxConfig(image=_IMAGE)
+        task = module.TaskConfig(repo_url=_REPOSITORY, base_commit=commit)
+        if task.validate():
+            raise Absent(f"another version than was compared: {task.validate()}")
+        self._new: Callable[[], Any] = partial(module.Sandbox.create, config, task)
+        # Where it has a commit its reset keeps the changes; so what is reset has none.
+        bare = module.TaskConfig(repo_url=_REPOSITORY)
+        self._new_without: Callable[[], Any] = partial(module.Sandbox.create, config, bare)
         self._made: list[Any] = []
         self._kept: Any = None
 
     def open(self) -> dict[str, Sample]:
         """The samples by their rows; all of them are called in a thread."""
         self.create()
-        self._kept = self._new()
-        works = (self.create, self.execute, self.snapshot, self.reset, self.close)
-        return {row: partial(anyio.to_thread.run_sync, work) for row, work in zip(ROWS, works, strict=True)}
+        self._kept = self._new_without()
+        edited, many = partial(self.snapshot, _CHANGE), partial(self.snapshot, _MANY)
+        works: list[Callable[[], float]] = [self.create, self.execute, edited, self.reset, self.close, many]
+        return {row: partial(anyio.to_thread.run_sync, work) for row, work in zip((*ROWS, MANY), works, strict=True)}
 
     def create(self) -> float:
         began = time.perf_counter()
@@ -147,8 +166,8 @@ class _Theirs:
         self._run(self._kept, "true")
         return time.perf_counter() - began
 
-    def snapshot(self) -> float:
-        self._run(self._kept, _CHANGE)
+    def snapshot(self, change: str) -> float:
+        self._run(self._kept, change)
         began = time.perf_counter()
         self._kept.snapshot()
         return time.perf_counter() - began
@@ -189,9 +208,10 @@ async def _both() -> AsyncIterator[tuple[dict[str, Sample], dict[str, Sample], s
         raise Absent("not installed") from None
     with _repository() as repository, _image(repository), installation() as settings:
         async with Manager(settings) as manager:
-            theirs = _Theirs()
+            commit = _head(repository)
+            theirs = _Theirs(commit)
             try:
-                yield await _Ours(manager, repository).open(), await _opened(theirs), against
+                yield await _Ours(manager, repository, commit).open(), await _opened(theirs), against
             finally:
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(theirs.end)
@@ -230,6 +250,11 @@ def _image(repository: Path) -> Iterator[None]:
             client.images.remove(_IMAGE, force=True)
     finally:
         client.close()
+
+
+def _head(repository: Path) -> str:
+    said = subprocess.run(["git", "-C", repository, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    return said.stdout.strip()
 
 
 def _linked(program: str) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 
 from gloveport.model import Source, Spec
 from gloveport.sandbox import Manager, Sandbox
+from gloveport.store import read_layer
 
 from ..conftest import PATIENCE  # noqa: TID252 - tests are no package of ours
 from .test_snapshots import DIGEST, EDIT, EDITS, edit, run, tree
@@ -40,6 +41,8 @@ async def test_any_edits_are_undone_to_the_byte_by_a_reset_to_the_snapshot_befor
                 left, before = map(json.loads, said)
                 assert wanted in (None, left), f"seed {seed - 1}"
                 snapshot = await sandbox.snapshot()
+                for name, layer in snapshot.layers.items():
+                    assert read_layer(manager.snapshots.layer(snapshot, name)).layer == layer, f"seed {seed}"
                 await edit(sandbox, seed + SEQUENCES)
                 await sandbox.reset(snapshot.id)
                 wanted = before

@@ -20,11 +20,13 @@ from gloveport.guest.wire import (
     How,
     InputCredit,
     Output,
+    Pong,
     Start,
     Started,
     encode_credit,
     encode_input,
     encode_input_end,
+    encode_ping,
     encode_resize,
     encode_signal,
     encode_start,
@@ -51,6 +53,7 @@ u64 = st.integers(0, 2**64 - 1)
 frames = st.one_of(
     st.builds(Started, stream=u32, pid=u32),
     st.builds(Output, stream=u32, error=st.booleans(), data=st.binary(min_size=1, max_size=300)),
+    st.just(Pong()),
     st.builds(InputCredit, stream=u32, amount=st.integers(0, INPUT_WINDOW)),
     st.builds(
         Exit,
@@ -78,6 +81,8 @@ def as_guest(message: GuestFrame) -> bytes:
             flags = message.memory_limit | message.timed_out << 1 | message.bad_directory << 2
             dropped = (message.stdout_dropped, message.stderr_dropped)
             return frame(69, message.stream, struct.pack("<BBHiQQ", message.how, flags, 0, message.code, *dropped))
+        case Pong():
+            return frame(70, 0, b"")
     return HELLO
 
 
@@ -118,9 +123,9 @@ def test_any_head_decodes_or_raises(kind: int, length: int, stream: int, rest: b
         decoder.feed(struct.pack("<IBI", length, kind, stream) + rest)
     except BackendUnavailable:
         return
-    assert 66 <= kind <= 69 or kind == 65
+    assert 65 <= kind <= 70
     assert length <= MAX_PAYLOAD
-    assert stream != 0
+    assert (stream == 0) is (kind == 70)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +139,9 @@ def test_any_head_decodes_or_raises(kind: int, length: int, stream: int, rest: b
         pytest.param(HELLO + frame(66, 0, b"x"), id="output of no process"),
         pytest.param(HELLO + frame(66, 1, b""), id="empty output"),
         pytest.param(HELLO + frame(1, 1, b"x"), id="a frame of the host"),
-        pytest.param(HELLO + frame(70, 1, b"x"), id="an unknown frame"),
+        pytest.param(HELLO + frame(70, 1, b""), id="a PONG of a process"),
+        pytest.param(HELLO + frame(70, 0, b"x"), id="PONG with content"),
+        pytest.param(HELLO + frame(71, 1, b"x"), id="an unknown frame"),
         pytest.param(HELLO + struct.pack("<IBI", MAX_PAYLOAD + 1, 66, 1), id="an oversized head alone"),
         pytest.param(HELLO + frame(65, 1, b"\1\0\0"), id="a short STARTED"),
         pytest.param(HELLO + frame(68, 1, struct.pack("<I", INPUT_WINDOW + 1)), id="too much input credit"),
@@ -194,5 +201,6 @@ def test_the_small_requests_are_one_frame_each() -> None:
     assert encode_signal(1, 15, tree=True) == frame(4, 1, b"\x0f\1")
     assert encode_resize(1, 2, 3) == frame(5, 1, b"\2\0\3\0")
     assert encode_credit(1, 4) == frame(6, 1, b"\4\0\0\0")
+    assert encode_ping() == frame(8, 0, b"")
     assert encode_input(1, b"") == b""
     assert encode_input(1, b"x" * (MAX_PAYLOAD + 1)) == frame(2, 1, b"x" * MAX_PAYLOAD) + frame(2, 1, b"x")

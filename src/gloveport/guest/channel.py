@@ -24,11 +24,13 @@ from gloveport.guest.wire import (
     How,
     InputCredit,
     Output,
+    Pong,
     Start,
     Started,
     encode_credit,
     encode_input,
     encode_input_end,
+    encode_ping,
     encode_resize,
     encode_signal,
     encode_start,
@@ -59,6 +61,7 @@ class Channel:
         self._decoder = FrameDecoder()
         self._processes: dict[int, GuestProcess] = {}
         self._next_stream = 1
+        self._pings: deque[anyio.Event] = deque()
         self._hello = anyio.Event()
         self._lost: str | None = None
         self._ended = anyio.Event()
@@ -128,12 +131,11 @@ class Channel:
 
     async def heard(self) -> None:
         """Return once guestd has done all that it was told: it takes one word after the other."""
-        process = await self.start(
-            Start(argv=(b"stat", b"/"), cwd=b"/", env=(), builtin=True, credit=CREDIT, keep=CREDIT)
-        )
-        async for _ in process:
-            pass
-        await process.wait()
+        answered = anyio.Event()
+        self._pings.append(answered)  # answers come in the order of what was asked
+        await self.send(encode_ping())
+        await answered.wait()
+        self._check()
 
     async def kill_everything(self, *, disk_full: bool = False) -> None:
         """Kill all processes of the guest, orphans too; with `disk_full` their exits name the disk limit."""
@@ -157,6 +159,11 @@ class Channel:
         if isinstance(frame, Hello):
             self._hello.set()
             return
+        if isinstance(frame, Pong):
+            if not self._pings:
+                raise BackendUnavailable("guestd answered what nobody asked", hint="make a new sandbox")
+            self._pings.popleft().set()
+            return
         process = self._processes.get(frame.stream)
         if process is None:
             raise BackendUnavailable(
@@ -168,7 +175,8 @@ class Channel:
     def _lose(self, reason: str) -> None:
         if self._lost is None:
             self._lost = reason
-        self._hello.set()
+        for event in (self._hello, *self._pings):
+            event.set()
         for process in self._processes.values():
             process.lose()
         self._processes.clear()

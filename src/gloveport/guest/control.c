@@ -135,7 +135,7 @@ static void need(bool condition) {
 
 static void dispatch(uint8_t kind, uint32_t stream, uint8_t *payload, size_t size) {
     bool starts = kind == HOST_START || kind == HOST_START_PART;
-    need(stream != 0 || kind == HOST_SIGNAL);
+    need(stream != 0 ? kind != HOST_PING : kind == HOST_SIGNAL || kind == HOST_PING);
     need(control.parts == NULL || (starts && stream == control.parts_stream));
     switch (kind) {
     case HOST_START:
@@ -165,6 +165,10 @@ static void dispatch(uint8_t kind, uint32_t stream, uint8_t *payload, size_t siz
     case HOST_CREDIT:
         need(size == 4);
         process_credit(stream, get_u32(payload));
+        break;
+    case HOST_PING:
+        need(size == 0);
+        control_send(GUEST_PONG, 0, "", 0); /* there is room: parse() has seen to it */
         break;
     default:
         malformed("unknown frame");

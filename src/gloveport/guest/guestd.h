@@ -42,6 +42,7 @@ enum host_kind {
     HOST_RESIZE,
     HOST_CREDIT,
     HOST_START_PART,
+    HOST_PING,
 };
 
 enum guest_kind {
@@ -51,6 +52,7 @@ enum guest_kind {
     GUEST_STDERR,
     GUEST_INPUT_CREDIT,
     GUEST_EXIT,
+    GUEST_PONG,
 };
 
 enum { START_TERMINAL = 1, START_INPUT = 2, START_BUILTIN = 4 };

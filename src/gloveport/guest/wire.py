@@ -29,11 +29,13 @@ __all__ = [
     "How",
     "InputCredit",
     "Output",
+    "Pong",
     "Start",
     "Started",
     "encode_credit",
     "encode_input",
     "encode_input_end",
+    "encode_ping",
     "encode_resize",
     "encode_signal",
     "encode_start",
@@ -69,6 +71,7 @@ class _Host(IntEnum):
     RESIZE = 5
     CREDIT = 6
     START_PART = 7
+    PING = 8
 
 
 class _Guest(IntEnum):
@@ -78,6 +81,7 @@ class _Guest(IntEnum):
     STDERR = 67
     INPUT_CREDIT = 68
     EXIT = 69
+    PONG = 70
 
 
 class How(IntEnum):
@@ -173,7 +177,12 @@ class Exit:
     stderr_dropped: int
 
 
-GuestFrame = Hello | Started | Output | InputCredit | Exit
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """guestd has done everything that it was told before the PING that this answers."""
+
+
+GuestFrame = Hello | Started | Output | InputCredit | Exit | Pong
 
 
 def encode_start(stream: int, start: Start) -> bytes:
@@ -224,6 +233,11 @@ def encode_credit(stream: int, amount: int) -> bytes:
     return _frame(_Host.CREDIT, stream, _U32.pack(amount))
 
 
+def encode_ping() -> bytes:
+    """A question that guestd answers with a `Pong`, once it has done everything before it."""
+    return _frame(_Host.PING, 0)
+
+
 def _frame(kind: _Host, stream: int, payload: bytes = b"") -> bytes:
     return _HEAD.pack(len(payload), kind, stream) + payload
 
@@ -267,8 +281,9 @@ def _require(condition: bool, what: str) -> None:
 
 
 def _hello(stream: int, payload: bytes) -> GuestFrame:
+    del stream
     version, reserved = _HELLO.unpack(payload)
-    _require(stream == 0 and version == PROTOCOL_VERSION and reserved == 0, "another protocol version")
+    _require(version == PROTOCOL_VERSION and reserved == 0, "another protocol version")
     return Hello(version=version)
 
 
@@ -306,6 +321,11 @@ def _exit(stream: int, payload: bytes) -> GuestFrame:
     )
 
 
+def _pong(stream: int, payload: bytes) -> GuestFrame:
+    del stream, payload
+    return Pong()
+
+
 @dataclass(frozen=True, slots=True)
 class _Layout:
     """One kind of frame a guest may send: the least and the most bytes of payload, and what it means."""
@@ -313,15 +333,18 @@ class _Layout:
     least: int
     most: int
     parse: Callable[[int, bytes], GuestFrame]
+    of_guestd: bool = False
+    """It is about guestd itself, on stream 0, and not about a process."""
 
 
 _LAYOUTS: Final[Mapping[int, _Layout]] = {
-    _Guest.HELLO: _Layout(_HELLO.size, _HELLO.size, _hello),
+    _Guest.HELLO: _Layout(_HELLO.size, _HELLO.size, _hello, of_guestd=True),
     _Guest.STARTED: _Layout(_U32.size, _U32.size, _started),
     _Guest.STDOUT: _Layout(1, MAX_PAYLOAD, _stdout),
     _Guest.STDERR: _Layout(1, MAX_PAYLOAD, _stderr),
     _Guest.INPUT_CREDIT: _Layout(_U32.size, _U32.size, _input_credit),
     _Guest.EXIT: _Layout(_EXIT.size, _EXIT.size, _exit),
+    _Guest.PONG: _Layout(0, 0, _pong, of_guestd=True),
 }
 
 
@@ -369,5 +392,5 @@ class FrameDecoder:
         is_hello = kind == _Guest.HELLO
         _require(layout.least <= length <= layout.most, "a frame of the wrong size")
         _require(is_hello is not self._greeted, "HELLO is not its first frame, or comes twice")
-        _require(is_hello or stream != 0, "a frame on the wrong stream")
+        _require((stream == 0) is layout.of_guestd, "a frame on the wrong stream")
         return layout

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,8 +35,9 @@ async def take(backend: Backend, ref: Ref, store: Snapshots, *, fetched: Path, l
                 base = replace(base, fingerprint="")
             return await anyio.to_thread.run_sync(partial(store.keep, draft, base, sandbox=ref.id, label=label))
         finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(draft.clear)
+            if draft.path.exists():  # it was not kept
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(draft.clear)
 
 
 def beneath(spec: Spec, store: Snapshots) -> tuple[Snapshot, Spec]:
@@ -54,12 +55,11 @@ def beneath(spec: Spec, store: Snapshots) -> tuple[Snapshot, Spec]:
 @asynccontextmanager
 async def while_made(store: Snapshots) -> AsyncIterator[None]:
     """A scope in which sandboxes are made, and so no snapshot is removed. Waiting for it holds nobody else up."""
-    with anyio.CancelScope(shield=True):
-        lock = await anyio.to_thread.run_sync(store.hold)
-    try:
+    with ExitStack() as held:
+        if not store.hold(held, wait=False):
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(store.hold, held)
         yield
-    finally:
-        lock.close()
 
 
 def layers_of(plan: Plan) -> list[str]:

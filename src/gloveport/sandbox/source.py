@@ -44,9 +44,9 @@ async def prepare_source(source: Source, *, cache: Path, scratch: Path) -> Prepa
     what to do.
     """
     commit = None if source.commit is None else check_commit(source.commit)
-    directory = await anyio.to_thread.run_sync(_directory, source.repo)
-    if directory is not None and commit is None:
-        return await anyio.to_thread.run_sync(_as_it_is, directory)
+    directory, prepared = await anyio.to_thread.run_sync(_look, source)
+    if prepared is not None:
+        return prepared
     location = parse_location(source.repo) if directory is None else local_location(directory)
     fetched = await fetch_tree(location, commit, cache=make_private(cache), scratch=make_private(scratch))
     place = f" ({fetched.branch})" if fetched.branch else ""
@@ -56,6 +56,12 @@ async def prepare_source(source: Source, *, cache: Path, scratch: Path) -> Prepa
         commit=fetched.commit,
         is_git=True,
     )
+
+
+def _look(source: Source) -> tuple[Path | None, PreparedSource | None]:
+    """The directory that a source names, and where that is to be taken as it is, what there is to know of it."""
+    directory = _directory(source.repo)
+    return directory, _as_it_is(directory) if directory is not None and source.commit is None else None
 
 
 def _directory(repo: str) -> Path | None:

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import errno
 import hashlib
-import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gloveport.model import Layer
-from gloveport.store.acls import GUEST, renumbered
-from gloveport.store.tree import ACLS, Node, Stack, attributes, is_whiteout
+from gloveport.store.description import WHITEOUT, Description, hard_link, like, regular_file, symbolic_link
+from gloveport.store.tree import Node, Stack, attributes, is_whiteout
 
 __all__ = ["ReadLayer", "glance", "read_layer"]
-
-_KINDS = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "directory",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFSOCK: "socket",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +32,11 @@ def read_layer(root: Path, *, as_is: bool = False) -> ReadLayer:
 
     `as_is` as for `Stack`.
     """
-    digest = hashlib.sha256()
-    entries = size = 0
+    description = Description()
     with Stack(root, as_is=as_is) as tree:
-        for said in _describe(tree):
-            digest.update(json.dumps(said, separators=(",", ":"), sort_keys=True).encode() + b"\n")
-            entries += 1
-            size += said.get("size", 0)
+        _describe(tree, description)
     # Reading may have opened up a file for a moment, which shows in its change time: so this comes last.
-    return ReadLayer(Layer(digest=digest.hexdigest(), entries=entries, size=size), glance(root))
+    return ReadLayer(description.layer, glance(root))
 
 
 def glance(root: Path) -> str:
@@ -90,49 +76,29 @@ def _glance(top: bytes) -> str:
     return digest.hexdigest()
 
 
-def _describe(tree: Stack) -> Iterator[dict[str, Any]]:
-    """Each entry, the root first, with all that makes it what it is. Change times and numbers of inodes do not."""
-    seen = tree.seen
+def _describe(tree: Stack, description: Description) -> None:
     with tree.directory("") as root:
-        yield {"path": "", **_common(seen, tree.mode(seen)), **_attributes(root, seen)}
+        description.add("", like(tree.seen, tree.mode(tree.seen), attributes(root)))
     links: dict[tuple[int, int], str] = {}
     for node in tree.walk():
-        yield {"path": node.path, **_particular(tree, node, links)}
+        description.add(node.path, _entry(tree, node, links))
 
 
-def _particular(tree: Stack, node: Node, links: dict[tuple[int, int], str]) -> dict[str, Any]:
+def _entry(tree: Stack, node: Node, links: dict[tuple[int, int], str]) -> Mapping[str, Any]:
     seen = node.seen
     if is_whiteout(seen):
-        return {"type": "whiteout"}
-    common = _common(seen, node.mode)
+        return WHITEOUT
     if stat.S_ISLNK(seen.st_mode):
-        return {**common, "target": os.readlink(node.name, dir_fd=node.parent)}
+        return symbolic_link(seen, os.readlink(node.name, dir_fd=node.parent))
     if stat.S_ISDIR(seen.st_mode):
         with tree.directory(node.path) as opened:
-            return {**common, **_attributes(opened, seen)}
+            return like(seen, node.mode, attributes(opened))
     if not stat.S_ISREG(seen.st_mode):
-        return common
+        return like(seen, node.mode, {})
     first = links.setdefault((seen.st_dev, seen.st_ino), node.path) if seen.st_nlink > 1 else node.path
     if first != node.path:
-        return {"type": "link", "target": first}
+        return hard_link(first)
     opened = node.open()
     with os.fdopen(opened, "rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
-        return {**common, "size": seen.st_size, "sha256": content, **_attributes(opened, seen)}
-
-
-def _common(seen: os.stat_result, mode: int) -> dict[str, Any]:
-    said = {"type": _KINDS.get(stat.S_IFMT(mode), "device"), "mtime": seen.st_mtime_ns}
-    return said if stat.S_ISLNK(mode) else {**said, "mode": stat.S_IMODE(mode)}
-
-
-def _attributes(descriptor: int, seen: os.stat_result) -> dict[str, Any]:
-    found = attributes(descriptor)
-    if not found:
-        return {}
-    # Who owns a layer's files differs from host to host, and so does what an access control list calls him.
-    plain = {
-        name: renumbered(value, (seen.st_uid, seen.st_gid), GUEST) if name in ACLS else value
-        for name, value in sorted(found.items())
-    }
-    return {"attributes": {name: base64.b64encode(value).decode() for name, value in plain.items()}}
+        return regular_file(seen, node.mode, attributes(opened), content)

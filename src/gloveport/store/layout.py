@@ -32,13 +32,13 @@ def make_private(path: Path, *, mode: int = 0o700) -> Path:
     """Make `path` (and parents) with exactly `mode`; an existing one must belong to this user."""
     try:
         path.mkdir(parents=True, exist_ok=True, mode=mode)
-        owner = path.stat().st_uid
-        if owner != os.geteuid():
+        seen = path.stat()
+        if seen.st_uid != os.geteuid():
             raise BackendUnavailable(
-                f"{path} belongs to another user (uid {owner})",
+                f"{path} belongs to another user (uid {seen.st_uid})",
                 hint="remove it, or point GLOVEPORT_STATE and GLOVEPORT_DATA at directories of your own",
             )
-        if stat.S_IMODE(path.stat().st_mode) != mode:
+        if stat.S_IMODE(seen.st_mode) != mode:
             path.chmod(mode)
     except OSError as error:
         raise BackendUnavailable(

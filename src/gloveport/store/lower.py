@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gloveport.errors import BackendUnavailable, GloveportError, InvalidRequest, NotFound, PermissionDenied
 
-__all__ = ["LowerFacts", "copy_tree", "inspect_lower"]
+__all__ = ["LowerFacts", "copy_tree", "inspect_lower", "owner_of"]
 
 _SHOWN_PATH = 200
 _CHUNK = 8 * 1024 * 1024
@@ -47,13 +47,8 @@ def inspect_lower(path: Path) -> LowerFacts:
     than a path can say.
     """
     root = str(path)
-    try:
-        top = os.lstat(root)
-        pending = [root]
-        with os.scandir(root):
-            pass
-    except OSError as error:
-        raise _refusal(error, root) from error
+    top = _look(root)
+    pending = [root]
     owner = (top.st_uid, top.st_gid)
     uniform, count, total = True, 0, _sum_of(b"", top)
     while pending:
@@ -74,6 +69,20 @@ def inspect_lower(path: Path) -> LowerFacts:
             raise _refusal(error, directory) from error
     fingerprint = f"{total % 2**128:032x}"
     return LowerFacts(uid=owner[0], gid=owner[1], uniform=uniform, entries=count, fingerprint=fingerprint)
+
+
+def owner_of(path: Path) -> tuple[int, int]:
+    """The uid and gid of a directory itself. Raises as `inspect_lower` when it cannot be listed."""
+    top = _look(str(path))
+    return top.st_uid, top.st_gid
+
+
+def _look(root: str) -> os.stat_result:
+    try:
+        with os.scandir(root):
+            return os.lstat(root)
+    except OSError as error:
+        raise _refusal(error, root) from error
 
 
 def _sum_of(path: bytes, seen: os.stat_result) -> int:

@@ -10,22 +10,22 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from gloveport.errors import BackendUnavailable, Conflict, InvalidRequest, NotFound
 from gloveport.model import BASE_LAYER, Base, Layer, Snapshot
+from gloveport.store.draft import LAYERS, Draft
 from gloveport.store.files import cannot_write, whole_file
 from gloveport.store.layers import glance, read_layer
 from gloveport.store.layout import claim, make_private, remove_tree, try_claim
 
-__all__ = ["Draft", "Snapshots"]
+__all__ = ["Snapshots"]
 
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})")
 _WHOLE = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
 _RECORD = "snapshot.json"
-_LAYERS = "layers"
 _NEW = "new-"
 _LONGEST_MAKING = 60.0
 """Seconds."""
@@ -36,23 +36,6 @@ _LABEL_HINT = "1 to 64 letters, digits, dots, dashes, spaces; not base, and not 
 
 Used = Callable[[], Collection[str]]
 """The directories that sandboxes stand on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A snapshot in the making."""
-
-    path: Path
-
-    def layer(self, name: str) -> Path:
-        """A new directory for one layer's files. For this user alone."""
-        path = self.path / _LAYERS / name
-        path.mkdir(mode=0o700)
-        return path
-
-    def clear(self) -> None:
-        """Remove every layer, if it has not been kept: many files take their time."""
-        remove_tree(self.path / _LAYERS)
 
 
 class Snapshots:
@@ -73,7 +56,7 @@ class Snapshots:
         except OSError as error:
             raise cannot_write(path, error) from error
         try:
-            (path / _LAYERS).mkdir(mode=0o700)
+            (path / LAYERS).mkdir(mode=0o700)
             yield Draft(path)
         finally:
             remove_tree(path)
@@ -93,7 +76,7 @@ class Snapshots:
         elif label and not _LABEL.fullmatch(label):
             raise InvalidRequest(f"not a label: {label[:80]!r}", hint=_LABEL_HINT)
         try:
-            read = {path.name: read_layer(path) for path in sorted((draft.path / _LAYERS).iterdir())}
+            read = draft.read()
         except OSError as error:
             raise cannot_write(draft.path, error) from error
         layers = {name: found.layer for name, found in read.items()}
@@ -159,7 +142,7 @@ class Snapshots:
 
     def layer(self, snapshot: Snapshot, name: str) -> Path:
         """Where a layer's files are."""
-        return self._place(snapshot.id) / _LAYERS / name
+        return self._place(snapshot.id) / LAYERS / name
 
     def lower(self, snapshot: Snapshot) -> str | None:
         """The directory under a snapshot's workspace; `None` for an empty one."""
@@ -170,7 +153,7 @@ class Snapshots:
     def holding(self, path: str) -> Snapshot | None:
         """The snapshot one of whose layers is this directory; `None` for any other. Raises as `get`."""
         layers = Path(os.path.realpath(path)).parent
-        if layers.name != _LAYERS or layers.parent.parent != self.root.resolve():
+        if layers.name != LAYERS or layers.parent.parent != self.root.resolve():
             return None
         return self.get(f"sha256:{layers.parent.name}")
 
@@ -248,14 +231,17 @@ class Snapshots:
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """While a sandbox is made: nothing is removed meanwhile. May wait for a removal: see `hold`."""
-        with self.hold():
+        with ExitStack() as held:
+            self.hold(held)
             yield
 
-    def hold(self) -> ExitStack:
-        """The same, until what is returned is closed. Waits: call it in a thread."""
-        with ExitStack() as held:
-            held.enter_context(self._locked(fcntl.LOCK_SH))
-            return held.pop_all()
+    def hold(self, held: ExitStack, *, wait: bool = True) -> bool:
+        """The same, until `held` is closed; whether it is. What waits is to be called in a thread."""
+        try:
+            held.enter_context(self._locked(fcntl.LOCK_SH if wait else fcntl.LOCK_SH | fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        return True
 
     def _unused(self, there: list[Snapshot], used: Collection[str], *, labelled: bool) -> list[Snapshot]:
         """Those of them that may go. Others may stand on those only, and so may go next."""

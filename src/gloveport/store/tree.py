@@ -107,11 +107,15 @@ class Tree:
     @contextmanager
     def directory(self, path: str) -> Iterator[int]:
         """A descriptor of a directory below, by its path; of the root, by an empty one."""
-        descriptor = self._reach(path, _DIRECTORY)
+        descriptor = self.open_directory(path)
         try:
             yield descriptor
         finally:
             os.close(descriptor)
+
+    def open_directory(self, path: str) -> int:
+        """The same, for the caller to close."""
+        return self._reach(path, _DIRECTORY)
 
     def mode(self, seen: os.stat_result) -> int | None:
         """`st_mode` of what was opened up, as it was; `None` for anything else."""
@@ -195,6 +199,11 @@ class Stack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._held.close()
+
+    @property
+    def is_single(self) -> bool:
+        """Whether it is one tree by itself."""
+        return len(self._trees) == 1
 
     @property
     def seen(self) -> os.stat_result:

@@ -23,6 +23,7 @@ from gloveport.guest.wire import (
     Hello,
     InputCredit,
     Output,
+    Pong,
     Start,
     Started,
     encode_input,
@@ -83,7 +84,7 @@ class Client:
         passed: list[GuestFrame] = []
         while True:
             frame = self.frame()
-            if not isinstance(frame, Hello) and frame.stream == stream:
+            if not isinstance(frame, Hello | Pong) and frame.stream == stream:
                 self._frames[:0] = passed
                 return frame
             passed.append(frame)

@@ -66,6 +66,8 @@ MALFORMED = {
     "SIGNAL too short": frame(4, 1, b"\1"),
     "RESIZE too long": frame(5, 1, b"\1\0\1\0\1"),
     "CREDIT too short": frame(6, 1, b"\1\0\0"),
+    "PING of a process": frame(8, 1),
+    "PING with content": frame(8, 0, b"x"),
 }
 
 

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gloveport.guest.wire import Exit, How, Started, encode_resize, encode_signal
+from gloveport.guest.wire import (
+    Exit,
+    GuestFrame,
+    How,
+    Output,
+    Pong,
+    Started,
+    encode_input_end,
+    encode_ping,
+    encode_resize,
+    encode_signal,
+)
 
 if TYPE_CHECKING:
     from conftest import Client, Variant
@@ -194,6 +205,21 @@ def test_a_stopped_tree_goes_on_when_told(guestd: Client) -> None:
     assert guestd.run("true").code == 0
     guestd.send(encode_signal(stream, signal.SIGCONT, tree=True))
     assert guestd.finish(stream).stdout == b"on\n"
+
+
+def test_a_pong_says_that_what_came_before_it_is_done(guestd: Client) -> None:
+    stream = guestd.start("cat", stdin=True)
+    guestd.started(stream)
+    send_input(guestd, stream, b"before")
+    guestd.send(encode_signal(0, signal.SIGSTOP, tree=True) + encode_ping() + encode_ping())
+    send_input(guestd, stream, b" and after")
+    until: list[GuestFrame] = [guestd.frame()]
+    while until[-1] != Pong():
+        until.append(guestd.frame())
+    assert guestd.frame() == Pong()
+    assert b"after" not in b"".join(frame.data for frame in until if isinstance(frame, Output))
+    guestd.send(encode_signal(0, signal.SIGCONT, tree=True) + encode_input_end(stream))
+    assert guestd.finish(stream).stdout.endswith(b" and after")
 
 
 def test_a_thousand_processes_die_at_one_signal(guestd: Client) -> None:

@@ -119,6 +119,10 @@ class Launched:
         if mounts is not None:
             os.close(mounts)
 
+    async def begun(self) -> None:
+        """Wait until bubblewrap has forked the process that mounts and becomes guestd, or has ended."""
+        await anyio.wait_readable(self._info)
+
     async def gone(self) -> None:
         """Wait until guestd has ended, which it has when every process of the guest is dead, and none before."""
         if not self._reaped:

@@ -11,11 +11,18 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from gloveport.backends.bubblewrap.live import LiveSandbox, Means, start_sandbox
+from gloveport.backends.bubblewrap.live import LiveSandbox, Means, starting
 from gloveport.backends.bubblewrap.place import Place, empty_trash, make_place
 from gloveport.backends.bubblewrap.sealing import fill
 from gloveport.backends.bubblewrap.successor import Successor, is_worth_it, seen_by
-from gloveport.backends.bubblewrap.workspace import Workspace, copy_instead, prepare_workspace
+from gloveport.backends.bubblewrap.workspace import (
+    MixedOwners,
+    Workspace,
+    copy_instead,
+    copy_mixed,
+    look_through,
+    prepare_workspace,
+)
 from gloveport.errors import BackendUnavailable, GloveportError
 from gloveport.model import Plan, SandboxState
 from gloveport.store.lower import LowerFacts
@@ -151,8 +158,11 @@ class Lifecycle:
         """Start with the workspace as it was prepared, or with a copy where this host cannot show it."""
         while True:
             try:
-                sandbox = await start_sandbox(plan, place, workspace, self._means)
+                async with starting(plan, place, workspace, self._means) as sandbox:
+                    sandbox.workspace = await look_through(plan, workspace)
                 break
+            except MixedOwners as found:
+                workspace = await copy_mixed(workspace, place, found.facts)
             except OSError as error:
                 raise BackendUnavailable(
                     f"a sandbox cannot be started: {error.strerror}",

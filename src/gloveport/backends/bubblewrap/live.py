@@ -6,8 +6,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 
 import anyio
@@ -28,7 +28,7 @@ from gloveport.guest.channel import Channel
 from gloveport.guest.wire import Environment
 from gloveport.model import Assembled, Overlay, Plan, SandboxState
 
-__all__ = ["LiveSandbox", "Means", "encode_env", "start_sandbox"]
+__all__ = ["LiveSandbox", "Means", "encode_env", "starting"]
 
 _START_SECONDS = 20.0
 _log = logging.getLogger(__name__)
@@ -49,7 +49,6 @@ class LiveSandbox:
     """What this process holds of one sandbox."""
 
     plan: Plan
-    digest: str
     place: Place
     workspace: Workspace
     cgroup: SandboxCgroup | None
@@ -58,6 +57,8 @@ class LiveSandbox:
     created_at: float
     env: Environment
     """The plan's environment as processes get it."""
+    digest: str = ""
+    """The plan's."""
     state: SandboxState = SandboxState.CREATING
     reason: str = ""
     listener: socket.socket | None = None
@@ -152,15 +153,18 @@ def encode_env(env: Mapping[str, str]) -> tuple[bytes, ...]:
     return tuple(os.fsencode(f"{name}={value}") for name, value in env.items())
 
 
-async def start_sandbox(plan: Plan, place: Place, workspace: Workspace, means: Means) -> LiveSandbox:
-    """Start bubblewrap and wait for guestd's hello. On failure everything started here is ended again."""
+@asynccontextmanager
+async def starting(plan: Plan, place: Place, workspace: Workspace, means: Means) -> AsyncIterator[LiveSandbox]:
+    """Start bubblewrap: what is done in the scope is done while it mounts, and at the end of it guestd has answered.
+
+    On failure everything started here is ended again.
+    """
     cgroup = _make_cgroup(plan, means.cgroups)
     sandbox: LiveSandbox | None = None
     try:
         started = _launch(plan, place, workspace, means, cgroup)
         sandbox = LiveSandbox(
             plan=plan,
-            digest=plan.digest(),
             place=place,
             workspace=workspace,
             cgroup=cgroup,
@@ -171,23 +175,31 @@ async def start_sandbox(plan: Plan, place: Place, workspace: Workspace, means: M
         )
         means.tasks.start_soon(sandbox.channel.run, sandbox.lost)
         with started.way_out or nullcontext() as way_out:
-            with anyio.fail_after(_START_SECONDS):
-                await sandbox.channel.ready()
+            await _wait(sandbox, started.launched.begun())
+            sandbox.digest = plan.digest()
+            yield sandbox
+            await _wait(sandbox, sandbox.channel.ready())
             sandbox.listener = take_listener(way_out) if way_out is not None else None
-    except BaseException as error:
+    except BaseException:
         with anyio.CancelScope(shield=True):
-            words, status = "", None
             if sandbox is not None:
                 await sandbox.end()
-                words, status = sandbox.launched.last_words, sandbox.launched.status
             elif cgroup is not None:
                 cgroup.remove()
-        if sandbox is not None and isinstance(error, BackendUnavailable | TimeoutError):
-            raise _start_failure(words, status) from error
         raise
     sandbox.state = SandboxState.RUNNING
     started.launched.find_guestd()
-    return sandbox
+
+
+async def _wait(sandbox: LiveSandbox, sign: Awaitable[None]) -> None:
+    """Wait for a sign of a sandbox that starts; where none comes, end it and say what bubblewrap said."""
+    try:
+        with anyio.fail_after(_START_SECONDS):
+            await sign
+    except (BackendUnavailable, TimeoutError) as error:
+        with anyio.CancelScope(shield=True):
+            await sandbox.end()
+        raise _start_failure(sandbox.launched.last_words, sandbox.launched.status) from error
 
 
 @dataclass(frozen=True, slots=True)

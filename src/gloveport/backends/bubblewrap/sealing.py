@@ -30,13 +30,15 @@ async def seal(sandbox: LiveSandbox, draft: Draft) -> Base:
     behind = (workspace.sealed,) if workspace.layer and workspace.sealed is not None else ()
     trees = (sandbox.place.upper, *behind)
     under = workspace.original if workspace.source and not workspace.is_covered else None
-    await anyio.to_thread.run_sync(partial(copy_exactly, trees, draft.layer(_WORKSPACE), owner=owner, under=under))
-    with _root_of(sandbox) as root:
-        for mount in sandbox.plan.mounts:
-            if isinstance(mount, Tmpfs) and mount.saved_as:
-                own = draft.layer(mount.saved_as)
-                work = partial(copy_exactly, (root(mount),), own, owner=owner, one_device=True)
-                await anyio.to_thread.run_sync(work)
+    saved = [mount for mount in sandbox.plan.mounts if isinstance(mount, Tmpfs) and mount.saved_as]
+
+    def copy() -> None:
+        draft.seal(_WORKSPACE, trees, owner=owner, under=under)
+        with _root_of(sandbox) as root:
+            for mount in saved:
+                draft.seal(mount.saved_as, (root(mount),), owner=owner, one_device=True)
+
+    await anyio.to_thread.run_sync(copy)
     if sandbox.channel.lost is not None:
         raise _ended(sandbox)
     facts = workspace.facts
@@ -54,7 +56,7 @@ async def fill(sandbox: LiveSandbox) -> None:
         return
     with _root_of(sandbox) as root:
         for mount in filled:
-            work = partial(copy_exactly, (Path(mount.content),), root(mount), owner=sandbox.place.owner)
+            work = partial(copy_exactly, Path(mount.content), root(mount), owner=sandbox.place.owner)
             await anyio.to_thread.run_sync(work)
 
 

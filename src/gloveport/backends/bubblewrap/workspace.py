@@ -20,9 +20,19 @@ from gloveport.backends.bubblewrap.place import Place
 from gloveport.errors import Conflict
 from gloveport.model import Bind, Overlay, Plan
 from gloveport.store import LAYER_OWNER, copy_exactly, dress_like
-from gloveport.store.lower import LowerFacts, copy_tree, inspect_lower
+from gloveport.store.lower import LowerFacts, copy_tree, inspect_lower, owner_of
 
-__all__ = ["IDMAP_TROUBLE", "Workspace", "copy_instead", "has_copies", "prepare_workspace", "stages_for"]
+__all__ = [
+    "IDMAP_TROUBLE",
+    "MixedOwners",
+    "Workspace",
+    "copy_instead",
+    "copy_mixed",
+    "has_copies",
+    "look_through",
+    "prepare_workspace",
+    "stages_for",
+]
 
 OVERLAY_TROUBLE = "overlay mount"
 """In what bubblewrap says when the file system of the state directory cannot hold an overlay's upper layer."""
@@ -49,7 +59,7 @@ class Workspace:
     owner: tuple[int, int] | None = None
     """Who owns the source on the host, where the launcher must show it as the sandbox's user's."""
     facts: LowerFacts | None = None
-    """What the source was like when it was looked through; `None` where there is none."""
+    """What the source was like when it was looked through; `None` until then, and where there is none."""
     layer: str = ""
     """The snapshot's layer above the lower one, as bubblewrap finds it; empty where there is none."""
     sealed: Path | None = None
@@ -60,10 +70,19 @@ class Workspace:
     """The layer holds everything: `original` is only what changes are told from."""
 
 
+class MixedOwners(Exception):
+    """A source that was to be shown is of several owners: it has to be copied."""
+
+    def __init__(self, facts: LowerFacts) -> None:
+        super().__init__(facts)
+        self.facts = facts
+
+
 async def prepare_workspace(plan: Plan, place: Place, known: LowerFacts | None = None) -> Workspace:
     """Decide between showing and copying, and copy where needed.
 
-    `known` is what is known of the source already. Raises `Conflict` where a layer was sealed on something else.
+    `known` is what is known of the source already. Where it is not known, a source whose directory could be shown is
+    taken for one that can: `look_through` is for later, while the sandbox starts. Raises as that.
 
     A tree whose files all belong to one user is shown (to root's sandboxes with that user mapped to the sandbox's);
     a tree of several owners is copied, because an overlay would show the others' files as nobody's.
@@ -82,25 +101,45 @@ async def prepare_workspace(plan: Plan, place: Place, known: LowerFacts | None =
         place.make(place.empty)
         return begun
     source = Path(overlay.lower)
-    facts = known if known is not None else await anyio.to_thread.run_sync(inspect_lower, source)
-    _check_base(overlay, facts)
-    begun = replace(begun, facts=facts)
+    owner = owner_of(source)
+    if known is None and os.geteuid() not in (0, owner[0]):
+        known = await anyio.to_thread.run_sync(inspect_lower, source)
+    if known is not None:
+        _check_base(overlay, known)
+    begun = replace(begun, facts=known)
     if overlay.base is not None and overlay.base.is_covered:
         place.make(place.empty)
         return replace(begun, original=source, source=str(source), is_covered=True)
     if not overlay.layer:
         seen = os.stat(source)
         os.utime(place.upper, ns=(seen.st_atime_ns, seen.st_mtime_ns))
-    root = os.geteuid() == 0
-    if facts.is_shown:
-        if not root:
-            return replace(begun, lower=str(source), original=source, source=str(source))
-        target = place.make(place.stage) / "workspace"
-        target.mkdir()
-        owner = (facts.uid, facts.gid)
-        return replace(begun, lower=str(target), original=source, source=str(source), owner=owner)
-    await _copy(source, place.make(place.copy), place)
-    return replace(begun, lower=str(place.copy), original=place.copy, source=str(source))
+    if known is not None and not known.is_shown:
+        return await _copy_lower(replace(begun, original=source, source=str(source)), place)
+    if os.geteuid() != 0:
+        return replace(begun, lower=str(source), original=source, source=str(source))
+    target = place.make(place.stage) / "workspace"
+    target.mkdir()
+    return replace(begun, lower=str(target), original=source, source=str(source), owner=owner)
+
+
+async def look_through(plan: Plan, workspace: Workspace) -> Workspace:
+    """The workspace with what its source is like, if that was not looked at before.
+
+    Raises `MixedOwners` for one that cannot be shown after all, `Conflict` where a layer was sealed on something else,
+    and as `inspect_lower`.
+    """
+    if workspace.facts is not None or not workspace.source:
+        return workspace
+    facts = await anyio.to_thread.run_sync(inspect_lower, Path(workspace.source))
+    _check_base(next(mount for mount in plan.mounts if isinstance(mount, Overlay)), facts)
+    if not (workspace.is_covered or facts.is_shown):
+        raise MixedOwners(facts)
+    return replace(workspace, facts=facts)
+
+
+async def copy_mixed(workspace: Workspace, place: Place, facts: LowerFacts) -> Workspace:
+    """The workspace for a source that `look_through` raised `MixedOwners` for."""
+    return await _copy_lower(replace(workspace, facts=facts), place)
 
 
 def has_copies(workspace: Workspace, place: Place) -> bool:
@@ -118,7 +157,7 @@ async def copy_instead(workspace: Workspace, place: Place, trouble: str) -> Work
         return await _copy_owned(workspace, place)
     if workspace.copied_at is None and OVERLAY_TROUBLE in trouble and (not workspace.layer or workspace.is_covered):
         if workspace.sealed is not None:
-            await anyio.to_thread.run_sync(partial(copy_exactly, (workspace.sealed,), place.upper, owner=place.owner))
+            await anyio.to_thread.run_sync(partial(copy_exactly, workspace.sealed, place.upper, owner=place.owner))
         else:
             await _copy(workspace.original, place.upper, place)
         mark = place.path / "copied"
@@ -129,14 +168,18 @@ async def copy_instead(workspace: Workspace, place: Place, trouble: str) -> Work
 
 async def _copy_owned(workspace: Workspace, place: Place) -> Workspace:
     if workspace.owner is not None:
-        await _copy(workspace.original, place.make(place.copy), place)
-        workspace = replace(workspace, lower=str(place.copy), original=place.copy, owner=None)
+        workspace = await _copy_lower(workspace, place)
     if workspace.layer_owner is not None and workspace.sealed is not None:
         copied = place.guest / _LAYER
         copied.mkdir(mode=0o700)
-        await anyio.to_thread.run_sync(partial(copy_exactly, (workspace.sealed,), copied, owner=place.owner))
+        await anyio.to_thread.run_sync(partial(copy_exactly, workspace.sealed, copied, owner=place.owner))
         workspace = replace(workspace, layer=str(copied), layer_owner=None)
     return workspace
+
+
+async def _copy_lower(workspace: Workspace, place: Place) -> Workspace:
+    await _copy(workspace.original, place.make(place.copy), place)
+    return replace(workspace, lower=str(place.copy), original=place.copy, owner=None)
 
 
 def _with_layer(workspace: Workspace, sealed: Path, place: Place) -> Workspace:
