@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -14,6 +15,8 @@ from pathlib import Path
 import anyio
 import pytest
 
+from gloveport.backends.bubblewrap.lifecycle import Lifecycle
+from gloveport.backends.bubblewrap.live import LiveSandbox
 from gloveport.errors import (
     BackendUnavailable,
     Conflict,
@@ -23,10 +26,11 @@ from gloveport.errors import (
     NotFound,
     PolicyDenied,
 )
-from gloveport.model import ExecRequest, FileRules, Origin, Overlay, Policy, PolicyLayer, Source, Spec, Tmpfs
+from gloveport.model import ExecRequest, FileRules, Origin, Overlay, Plan, Policy, PolicyLayer, Source, Spec, Tmpfs
 from gloveport.sandbox import Manager, Sandbox
 from gloveport.settings import Settings
 from gloveport.store import read_trail
+from gloveport.store.lower import LowerFacts
 
 from ..conftest import PATIENCE, MakeRepository, files_no_larger_than  # noqa: TID252 - tests are no package of ours
 
@@ -182,6 +186,23 @@ async def test_forks_begin_alike_and_go_their_own_ways(on_repository: Sandbox) -
     trees = [await tree(fork) for fork in forks]
     assert all(one != other for number, one in enumerate(trees) for other in trees[:number])
     assert await tree(on_repository) == before
+
+
+async def test_where_one_fork_fails_there_is_none(
+    manager: Manager, on_repository: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, tries = Lifecycle.create, itertools.count(1)
+
+    async def third_fails(self: Lifecycle, plan: Plan, known: LowerFacts | None) -> LiveSandbox:
+        if next(tries) == 3:
+            raise BackendUnavailable("no room for the third", hint="make room")
+        return await create(self, plan, known)
+
+    monkeypatch.setattr(Lifecycle, "create", third_fails)
+    with pytest.raises(BackendUnavailable, match="no room for the third"):
+        await on_repository.fork(8)
+    assert [status.ref.id for status in await manager.statuses()] == [on_repository.id]
+    assert len(await on_repository.fork(8)) == 8
 
 
 async def test_two_names_of_one_file_are_one_file_again(on_repository: Sandbox) -> None:

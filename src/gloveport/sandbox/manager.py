@@ -42,7 +42,7 @@ from gloveport.sandbox.recorder import Recorder
 from gloveport.sandbox.snapshot_files import load_snapshot, save_snapshot
 from gloveport.sandbox.snapshots import as_first, beneath, check_layers, layers_of, move_to, stand_on, take, while_made
 from gloveport.sandbox.source import prepare_source
-from gloveport.sandbox.task_scope import undivided
+from gloveport.sandbox.task_scope import all_or_none, undivided
 from gloveport.settings import Settings
 from gloveport.store import Redactor, Snapshots, Trail, make_private
 
@@ -241,16 +241,12 @@ class Manager:
         async with while_made(self.snapshots):
             plan = stand_on(held.plan, await self.snapshot(prefix), self.snapshots, beside=held.ref.id)
             plans = [replace(plan, sandbox=new_id()) for _ in range(count)]
-            made: list[Held] = []
-            try:
-                for each in plans:
-                    made += [await self._make(each, held.ref.backend, None)]
-            except BaseException:
-                with anyio.CancelScope(shield=True):
-                    for fork in made:
-                        await self.delete(fork.ref.id)
-                raise
-        return made
+            make = partial(self._make, backend=held.ref.backend, trail=None)
+            return await all_or_none(make, plans, undo=self._undo)
+
+    async def _undo(self, plan: Plan) -> None:
+        if plan.sandbox in self._held:
+            await self.delete(plan.sandbox)
 
     async def reset(self, prefix: str, to: str | None = None) -> Held:
         """Make a sandbox what it was at its beginning, or in a snapshot, or with `base` what its source is.

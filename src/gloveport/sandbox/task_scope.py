@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import anyio
 import anyio.abc
 
 from gloveport.errors import BackendUnavailable
 
-__all__ = ["task_scope", "undivided"]
+__all__ = ["all_or_none", "task_scope", "undivided"]
+
+Wanted = TypeVar("Wanted")
+Made = TypeVar("Made")
+_FEW = 4
+"""Sandboxes that are made at once: each waits half of its time for bubblewrap."""
 
 
 @asynccontextmanager
@@ -57,6 +63,32 @@ async def undivided(tasks: anyio.abc.TaskGroup, work: Callable[[], Awaitable[Non
         await done.wait()
     if failure is not None:
         raise failure
+
+
+async def all_or_none(
+    make: Callable[[Wanted], Awaitable[Made]], what: Sequence[Wanted], *, undo: Callable[[Wanted], Awaitable[None]]
+) -> list[Made]:
+    """Make something of each, a few at a time; what was made, in their order.
+
+    Where one fails, or the caller is cancelled, each is undone, and the failure raised.
+    """
+    made: dict[int, Made] = {}
+    few = anyio.CapacityLimiter(_FEW)
+
+    async def one(number: int) -> None:
+        async with few:
+            made[number] = await make(what[number])
+
+    try:
+        async with task_scope() as tasks:
+            for number in range(len(what)):
+                tasks.start_soon(one, number)
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            for each in what:
+                await undo(each)
+        raise
+    return [made[number] for number in range(len(what))]
 
 
 def _first(error: BaseException) -> BaseException:
