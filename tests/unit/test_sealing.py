@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from gloveport.model import Base
+from gloveport.store import Snapshots
 from gloveport.store.copying import copy_exactly, seal
 from gloveport.store.layers import read_layer
 
@@ -87,3 +91,40 @@ def test_where_a_file_system_keeps_something_else_nothing_is_said(
     sealed = target(tmp_path)
     assert seal((rich,), sealed) is None
     assert read_layer(sealed).layer != read_layer(rich).layer
+
+
+def test_a_hole_is_one_also_where_room_lies_behind_the_end(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    with (source / "file").open("wb") as file:
+        file.seek(60 * 1024)
+        file.write(b"x" * 4096)
+        file.flush()
+        subprocess.run(["fallocate", "-n", "-o", "65536", "-l", "131072", source / "file"], check=True)
+    sealed = target(tmp_path)
+    assert seal((source,), sealed) == read_layer(sealed).layer
+    with (source / "file").open("rb") as old, (sealed / "file").open("rb") as new:
+        assert os.lseek(new.fileno(), 0, os.SEEK_DATA) == os.lseek(old.fileno(), 0, os.SEEK_DATA) > 0
+
+
+def access_list(uid: int) -> bytes:
+    entries = ((1, 7, 2**32 - 1), (2, 4, uid), (4, 4, 2**32 - 1), (16, 4, 2**32 - 1), (32, 0, 2**32 - 1))
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+def test_a_layer_has_no_access_control_list_of_the_directory_it_is_made_in(rich: Path, tmp_path: Path) -> None:
+    data = target(tmp_path, "data")
+    os.setxattr(data, "system.posix_acl_default", access_list(4242))
+    store = Snapshots(data / "snapshots")
+    with store.draft() as draft:
+        draft.seal("workspace", (rich,), owner=None)
+        (described,) = draft.known.values()
+        snapshot = store.keep(draft, Base(), sandbox="any")
+    assert described == snapshot.layers["workspace"] == read_layer(rich).layer
+    assert described == read_layer(store.layer(snapshot, "workspace")).layer
+
+
+def test_a_copy_that_has_a_list_of_its_directory_is_read(rich: Path, tmp_path: Path) -> None:
+    sealed = target(tmp_path)
+    os.setxattr(sealed, "system.posix_acl_default", access_list(4242))
+    assert seal((rich,), sealed) is None

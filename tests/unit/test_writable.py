@@ -210,6 +210,21 @@ def test_what_is_not_shown_is_not_written(host: Host) -> None:
     assert not host.allows(made)
 
 
+def test_a_secret_linked_after_the_host_was_surveyed_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, shared = tmp_path / "home", tmp_path / "shared" / "keys"
+    for directory in (home / ".cargo", shared):
+        directory.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    view = survey()
+    assert decide_shown(str(shared), view).verdict is Verdict.ALLOW
+    (home / ".cargo" / "credentials").symlink_to(shared / "cargo")
+    for path in (shared, shared / "cargo", shared / "cargo" / "below"):
+        assert decide_shown(str(path), view).verdict is Verdict.DENY, path
+    assert decide_shown(str(tmp_path / "shared" / "other"), view).verdict is Verdict.ALLOW
+
+
 @pytest.mark.parametrize("path", ["relative", "", "/a/../b", "/a\0b"])
 def test_what_is_no_whole_path_is_refused(host: Host, path: str) -> None:
     with pytest.raises(InvalidRequest):

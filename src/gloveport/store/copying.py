@@ -13,7 +13,7 @@ from typing import Any
 from gloveport.errors import GloveportError, Unsupported
 from gloveport.model import Layer
 from gloveport.store.acls import renumbered
-from gloveport.store.description import WHITEOUT, Description, hard_link, like, regular_file, symbolic_link
+from gloveport.store.description import WHITEOUT, Description, hard_link, like, plain, regular_file, symbolic_link
 from gloveport.store.files import cannot_write
 from gloveport.store.identity import acting_as
 from gloveport.store.tree import ACLS, OPAQUE, Node, Stack, Tree, attributes, is_whiteout
@@ -23,9 +23,7 @@ __all__ = ["copy_exactly", "dress_like", "seal"]
 _CHUNK = 8 * 2**20
 _SMALL = 2**20
 """Bytes of a file that is read once, for the copy and for its digest."""
-_BLOCK = 512
-"""Bytes in the unit of `st_blocks`, whatever the file system."""
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def copy_exactly(source: Path, target: Path, *, owner: tuple[int, int] | None = None) -> None:
@@ -224,6 +222,8 @@ class _Copier:
             os.setxattr(new, OPAQUE, b"y")
         for name, value in found.items():
             os.setxattr(new, name, self._translated(value, seen) if name in ACLS else value)
+        if self._description is not None and plain(os.fstat(new), attributes(new)) != plain(seen, found):
+            self._description = None  # its owner is called otherwise there, or it has something of its directory
         mode = self._source.mode(seen)
         os.fchmod(new, stat.S_IMODE(mode))
         os.utime(new, ns=(seen.st_atime_ns, seen.st_mtime_ns))
@@ -256,14 +256,19 @@ def _above(path: str) -> Iterator[str]:
 
 def _copy_and_digest(reading: int, writing: int, seen: os.stat_result) -> str:
     """What is in a file, read once where it is small and has no holes."""
-    if seen.st_size <= min(_SMALL, seen.st_blocks * _BLOCK):
+    if seen.st_size <= _SMALL and _is_solid(reading, seen.st_size):
         data = os.pread(reading, seen.st_size, 0)
         if len(data) == seen.st_size == os.write(writing, data):
             return hashlib.sha256(data).hexdigest()
     _copy_bytes(reading, writing, seen.st_size)
-    with os.fdopen(os.dup(reading), "rb") as file:
+    with os.fdopen(os.dup(writing), "rb") as file:  # the copy: whatever could still happen to what was copied
         file.seek(0)
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_solid(reading: int, size: int) -> bool:
+    """Whether a file has no holes."""
+    return not size or (os.lseek(reading, 0, os.SEEK_HOLE) == size and os.lseek(reading, 0, os.SEEK_DATA) == 0)
 
 
 def _copy_bytes(reading: int, writing: int, size: int) -> None:

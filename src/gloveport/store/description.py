@@ -15,7 +15,7 @@ from gloveport.model import Layer
 from gloveport.store.acls import GUEST, renumbered
 from gloveport.store.tree import ACLS
 
-__all__ = ["WHITEOUT", "Description", "hard_link", "like", "regular_file", "symbolic_link"]
+__all__ = ["WHITEOUT", "Description", "hard_link", "like", "plain", "regular_file", "symbolic_link"]
 
 _KINDS: Final = MappingProxyType(
     {
@@ -59,14 +59,19 @@ def like(seen: os.stat_result, mode: int, attributes: Mapping[str, bytes]) -> di
     if not stat.S_ISLNK(mode):
         said["mode"] = stat.S_IMODE(mode)
     if attributes:
-        # Who owns a layer's files differs from host to host, and so does what an access control list calls him.
-        owner = (seen.st_uid, seen.st_gid)
-        plain = {
-            name: renumbered(value, owner, GUEST) if name in ACLS else value
-            for name, value in sorted(attributes.items())
+        said["attributes"] = {
+            name: base64.b64encode(value).decode() for name, value in sorted(plain(seen, attributes).items())
         }
-        said["attributes"] = {name: base64.b64encode(value).decode() for name, value in plain.items()}
     return said
+
+
+def plain(seen: os.stat_result, attributes: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The attributes of an entry as they are said, whoever owns it.
+
+    Who owns a layer's files differs from host to host, and so does what an access control list calls him.
+    """
+    owner = (seen.st_uid, seen.st_gid)
+    return {name: renumbered(value, owner, GUEST) if name in ACLS else value for name, value in attributes.items()}
 
 
 def regular_file(seen: os.stat_result, mode: int, attributes: Mapping[str, bytes], sha256: str) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from gloveport.model import Layer
 from gloveport.store.copying import seal
 from gloveport.store.layers import ReadLayer, glance, read_layer
 from gloveport.store.layout import remove_tree
+from gloveport.store.tree import ACLS
 
 __all__ = ["LAYERS", "Draft"]
 
@@ -43,6 +46,9 @@ class Draft:
         """A new directory for one layer's files. For this user alone."""
         path = self.path / LAYERS / name
         path.mkdir(mode=0o700)
+        for inherited in ACLS:  # what is copied into it would have them, too
+            with suppress(OSError):
+                os.removexattr(path, inherited)
         return path
 
     def read(self) -> dict[str, ReadLayer]:

@@ -71,6 +71,7 @@ class Launched:
         """What bubblewrap or the launcher wrote on stderr, known once it is reaped."""
         self._outer = outer
         self._info = info
+        self._said = ""
         self._handles = [os.pidfd_open(outer.pid)]
         self._guestd: int | None = None
         self._reaped = False
@@ -87,7 +88,8 @@ class Launched:
         A number that another process has by then is passed over.
         """
         try:
-            said = json.loads(_read_now(self._info))
+            self._said += _read_now(self._info)  # bubblewrap writes it in pieces
+            said = json.loads(self._said)
             pid, namespace = int(said["child-pid"]), int(said["pid-namespace"])
             handle = os.pidfd_open(pid)
         except (OSError, ValueError, KeyError, TypeError):
@@ -146,6 +148,8 @@ class Launched:
     async def _wait(self) -> None:
         for force in (False, True):
             if force:
+                if self._guestd is None:
+                    self.find_guestd()
                 self._kill()
             with anyio.move_on_after(_REAP_SECONDS) as patience:
                 for handle in self._handles:

@@ -159,7 +159,7 @@ class Lifecycle:
         while True:
             try:
                 async with starting(plan, place, workspace, self._means) as sandbox:
-                    sandbox.workspace = await look_through(plan, workspace)
+                    workspace = sandbox.workspace = await look_through(plan, workspace)
                 break
             except MixedOwners as found:
                 workspace = await copy_mixed(workspace, place, found.facts)

@@ -256,16 +256,17 @@ def _is_reachable(source: str) -> bool:
 
 
 async def _copy(source: Path, target: Path, place: Place) -> None:
+    cancelled = anyio.get_cancelled_exc_class()  # only the loop's thread can tell
+
+    def is_cancelled() -> bool:
+        try:
+            anyio.from_thread.check_cancelled()
+        except cancelled:
+            return True
+        return False
+
     def work() -> None:
-        copy_tree(source, target, owner=place.owner, should_stop=_is_cancelled)
+        copy_tree(source, target, owner=place.owner, should_stop=is_cancelled)
 
     await anyio.to_thread.run_sync(work)
     await anyio.lowlevel.checkpoint()
-
-
-def _is_cancelled() -> bool:
-    try:
-        anyio.from_thread.check_cancelled()
-    except anyio.get_cancelled_exc_class():
-        return True
-    return False

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-
-from gloveport.policy.files.credentials import secrets_of
 
 __all__ = ["HostView", "survey"]
 
@@ -58,8 +55,6 @@ class HostView:
     """Home directories of people and of root, as they are spelt and as they resolve."""
     own: tuple[str, ...] = ()
     """Directories of this installation (state, data), as they are spelt and as they resolve."""
-    secrets: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    """Home directory → where programs keep credentials in it, sorted. One that is not here is looked at when asked."""
 
     def shows(self, path: str) -> bool:
         """Whether every sandbox sees `path` anyway, below a system directory."""
@@ -81,15 +76,13 @@ def survey(search_path: str | None = None, *, own: Iterable[Path] = ()) -> HostV
             directories.append(path)
     etc = tuple(path for path in ETC_FILES if Path(path).exists())
     raw = os.environ.get("PATH", os.defpath) if search_path is None else search_path
-    homes = _spellings(_homes())
     return HostView(
         directories=tuple(directories),
         links=tuple(links),
         etc=etc,
         search_path=tuple(part for part in raw.split(os.pathsep) if part.startswith("/")),
-        homes=homes,
+        homes=_spellings(_homes()),
         own=_spellings(str(path) for path in own),
-        secrets=MappingProxyType({home: secrets_of(home) for home in (*homes, "/root")}),
     )
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
 from gloveport.errors import InvalidRequest, PolicyDenied
 from gloveport.model import Decision, Verdict
-from gloveport.policy.files.credentials import secrets_of
 from gloveport.policy.files.host import HostView
 
 __all__ = ["check_shown", "decide_shown", "is_within"]
@@ -33,6 +31,58 @@ NEVER = (
     "/var/run",
 )
 """What no sandbox sees, nor anything below it."""
+
+CREDENTIALS = (
+    ".Xauthority",
+    ".android/adbkey",
+    ".ansible",
+    ".anthropic",
+    ".aws",
+    ".azure",
+    ".bash_history",
+    ".boto",
+    ".bundle/config",
+    ".cargo/credentials",
+    ".cargo/credentials.toml",
+    ".claude",
+    ".claude.json",
+    ".codex",
+    ".composer/auth.json",
+    ".config",
+    ".dbus",
+    ".docker",
+    ".gem/credentials",
+    ".git-credentials",
+    ".gnupg",
+    ".gradle/gradle.properties",
+    ".kube",
+    ".local/share/keyrings",
+    ".local/share/kwalletd",
+    ".m2/settings.xml",
+    ".m2/settings-security.xml",
+    ".minikube",
+    ".mozilla",
+    ".my.cnf",
+    ".mysql_history",
+    ".netrc",
+    ".npmrc",
+    ".oci",
+    ".password-store",
+    ".pgpass",
+    ".pki",
+    ".psql_history",
+    ".pypirc",
+    ".python_history",
+    ".s3cfg",
+    ".ssh",
+    ".subversion",
+    ".terraform.d",
+    ".thunderbird",
+    ".vault-token",
+    ".yarnrc.yml",
+    ".zsh_history",
+)
+"""Where programs keep their users' credentials and what they typed, below a home directory."""
 
 _NARROWER = "name the one directory below it that the sandbox needs"
 _ELSEWHERE = "copy what the sandbox needs to another place, and name that"
@@ -75,10 +125,10 @@ def _objections(path: str, host: HostView) -> Iterator[tuple[str, str]]:
         if is_within(home, path):
             yield _HOME, "it is a home directory" if home == path else f"the home directory {home} is below it"
     for home in homes:
-        for secret in _on_the_way(path, _secrets(home, host)):
+        for secret in _secrets(path, home):
             yield _CREDENTIALS, f"{secret} is where a program keeps what its user must keep secret"
     for own in host.own:
-        if is_within(path, own) or is_within(own, path):
+        if _meets(path, own):
             yield _OWN, f"{own} belongs to Gloveport itself"
     if _is_socket(path):
         yield _SOCKETS, "it is a socket"
@@ -93,26 +143,28 @@ def _homes_around(path: str, host: HostView) -> Sequence[str]:
     return homes
 
 
-def _secrets(home: str, host: HostView) -> Sequence[str]:
-    """As the host was surveyed; of a home that it does not list, as they are now."""
-    return host.secrets[home] if home in host.secrets else secrets_of(home)
+def _secrets(path: str, home: str) -> Iterator[str]:
+    """Those of one home that are `path`, above it or below it: as they are spelt, and as they resolve.
+
+    Such files are often links into a directory that people share.
+    """
+    if _meets(path, home):
+        yield from (secret for name in CREDENTIALS if _meets(path, secret := _below(home, name)))
+    try:
+        present = set(os.listdir(home))
+    except OSError:
+        return
+    for name in CREDENTIALS:
+        if name.partition("/")[0] in present and _meets(path, secret := os.path.realpath(_below(home, name))):
+            yield secret
 
 
-def _on_the_way(path: str, places: Sequence[str]) -> Iterator[str]:
-    """Those of the sorted `places` that are `path`, above it or below it: there are hundreds, and every create asks."""
-    above = path
-    while True:
-        at = bisect_left(places, above)
-        if at < len(places) and places[at] == above:
-            yield above
-        if above == "/":
-            break
-        above = os.path.dirname(above)
-    below = path if path == "/" else f"{path}/"
-    for place in places[bisect_left(places, below) :]:
-        if not place.startswith(below):
-            break
-        yield place
+def _below(home: str, name: str) -> str:
+    return f"{home.rstrip('/')}/{name}"
+
+
+def _meets(path: str, place: str) -> bool:
+    return is_within(path, place) or is_within(place, path)
 
 
 def _is_socket(path: str) -> bool:
