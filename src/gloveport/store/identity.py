@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 __all__ = ["FIRST_UID", "LAYER_OWNER", "acting_as"]
 
@@ -15,30 +17,24 @@ LAYER_OWNER = (FIRST_UID, FIRST_UID)
 """Whom root's snapshots belong to: no sandbox's user, and not root, whose set-user-ID bits they could hold."""
 
 
-class acting_as:  # noqa: N801 - it is used like a function, and is a class because snapshots enter it often
+@contextmanager
+def acting_as(owner: tuple[int, int] | None) -> Iterator[None]:
     """Make files as this uid and gid, for this thread and this scope; `None` as oneself. Only root can.
 
     A file system that a guest's user namespace has mounted knows no root of the host, and so refuses what it makes.
     """
-
-    __slots__ = ("_owner",)
-
-    def __init__(self, owner: tuple[int, int] | None) -> None:
-        self._owner = owner
-
-    def __enter__(self) -> None:
-        if self._owner is not None:
-            _become(*self._owner)
-
-    def __exit__(self, *_: object) -> None:
-        if self._owner is not None:
-            _become(os.geteuid(), os.getegid())
-
-
-def _become(uid: int, gid: int) -> None:
+    if owner is None:
+        yield
+        return
     libc = _libc()
-    libc.setfsgid(gid)
-    libc.setfsuid(uid)
+    mine = os.geteuid(), os.getegid()
+    libc.setfsgid(owner[1])
+    libc.setfsuid(owner[0])
+    try:
+        yield
+    finally:
+        libc.setfsuid(mine[0])
+        libc.setfsgid(mine[1])
 
 
 @functools.cache  # to find it takes longer than to call it
