@@ -205,6 +205,29 @@ async def test_where_one_fork_fails_there_is_none(
     assert len(await on_repository.fork(8)) == 8
 
 
+async def test_a_fork_that_cannot_be_undone_keeps_no_other_and_hides_no_error(
+    manager: Manager, on_repository: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, delete, tries, refusals = Lifecycle.create, Lifecycle.delete, itertools.count(1), itertools.count(1)
+
+    async def last_fails(self: Lifecycle, plan: Plan, known: LowerFacts | None) -> LiveSandbox:
+        if next(tries) == 12:
+            raise BackendUnavailable("no room for the last", hint="make room")
+        return await create(self, plan, known)
+
+    async def first_complains(self: Lifecycle, sandbox: LiveSandbox) -> None:
+        await delete(self, sandbox)
+        if next(refusals) == 1:
+            raise BackendUnavailable("its directory cannot be removed", hint="see what holds it")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Lifecycle, "create", last_fails)
+        patched.setattr(Lifecycle, "delete", first_complains)
+        with pytest.raises(BackendUnavailable, match="no room for the last"):
+            await on_repository.fork(12)
+    assert [status.ref.id for status in await manager.statuses()] == [on_repository.id]
+
+
 async def test_two_names_of_one_file_are_one_file_again(on_repository: Sandbox) -> None:
     script = "echo 1 > one; ln one two; ln one d/three; echo t > /tmp/t; ln /tmp/t /tmp/u"
     await on_repository.exec(["sh", "-c", script])

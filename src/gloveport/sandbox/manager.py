@@ -246,7 +246,8 @@ class Manager:
 
     async def _undo(self, plan: Plan) -> None:
         if plan.sandbox in self._held:
-            await self.delete(plan.sandbox)
+            with suppress(GloveportError):  # it is tried again when the manager ends
+                await self.delete(plan.sandbox)
 
     async def reset(self, prefix: str, to: str | None = None) -> Held:
         """Make a sandbox what it was at its beginning, or in a snapshot, or with `base` what its source is.
