@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from gloveport.errors import BackendUnavailable, InvalidRequest
@@ -20,7 +21,7 @@ from gloveport.model import Exit
 pytestmark = pytest.mark.anyio
 
 PATIENCE = 20
-HELLO, STARTED, STDOUT, ENDED = 64, 65, 66, 69
+HELLO, STARTED, STDOUT, ENDED, PONG = 64, 65, 66, 69, 70
 TIMED_OUT, OUT_OF_MEMORY = 2, 1
 
 
@@ -109,6 +110,50 @@ async def begin(channel: Channel, guest: Guest, stream: int) -> GuestProcess:
         assert (await guest.frame())[:2] == (1, stream)
         guest.started(stream)
     return process[0]
+
+
+async def test_who_asks_is_answered_in_turn_also_when_one_before_went_away(channel: Channel, guest: Guest) -> None:
+    answered: list[str] = []
+
+    async def ask(name: str) -> None:
+        await channel.heard()
+        answered.append(name)
+
+    async with anyio.create_task_group() as tasks:
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as first:
+                first.start_soon(ask, "went away")
+                assert await guest.frame() == (8, 0, b"")
+                scope.cancel()
+        for name in ("one", "other"):
+            tasks.start_soon(ask, name)
+            assert await guest.frame() == (8, 0, b"")
+        guest.say(PONG, 0, b"")
+        guest.say(PONG, 0, b"")
+        while not answered:
+            await anyio.lowlevel.checkpoint()
+        await anyio.wait_all_tasks_blocked()
+        assert answered == ["one"]
+        guest.say(PONG, 0, b"")
+    assert answered == ["one", "other"]
+
+
+async def test_an_answer_that_nobody_asked_for_ends_the_channel(channel: Channel, guest: Guest) -> None:
+    guest.say(PONG, 0, b"")
+    await channel.ended()
+    assert "nobody asked" in str(channel.lost)
+
+
+async def test_who_waits_for_an_answer_hears_of_the_end(channel: Channel, guest: Guest) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_refused, channel)
+        assert (await guest.frame())[0] == 8
+        guest.control.shutdown(socket.SHUT_RDWR)
+
+
+async def _refused(channel: Channel) -> None:
+    with pytest.raises(BackendUnavailable, match="gone"):
+        await channel.heard()
 
 
 LARGE = encode_input(1, b"x" * 1_000_000)
