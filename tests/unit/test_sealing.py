@@ -80,8 +80,10 @@ def test_where_a_file_system_keeps_something_else_nothing_is_said(
 ) -> None:
     keep, change = os.utime, os.fchmod
 
-    def rounded(path: str | int, *, ns: tuple[int, int], **options: bool) -> None:
-        keep(path, ns=(ns[0], ns[1] // 10**9 * 10**9), **options)  # type: ignore[arg-type]
+    def rounded(
+        path: str | int, *, ns: tuple[int, int], dir_fd: int | None = None, follow_symlinks: bool = True
+    ) -> None:
+        keep(path, ns=(ns[0], ns[1] // 10**9 * 10**9), dir_fd=dir_fd, follow_symlinks=follow_symlinks)
 
     def without_bits(descriptor: int, mode: int) -> None:
         change(descriptor, mode & 0o777)
